@@ -72,7 +72,7 @@ def require_keys(keys: Mapping[str, str]) -> None:
     """Raise MissingKeys unless each service that encrypts has keys."""
     if missing := [service for service in ENCRYPTING if not keys.get(service)]:
         raise MissingKeys(
-            f"ENCRYPTION_KEYS of {' and '.join(missing)} missing: with new ones alone, what is"
+            f"ENCRYPTION_KEYS of {' and '.join(missing)} missing: with only new ones, what is"
             " stored could not be decrypted; put the former ones back"
         )
 

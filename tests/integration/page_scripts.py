@@ -1,4 +1,4 @@
-"""Scripts that tests run in a page, to look at what it has drawn."""
+"""Scripts that tests run in a page, to inspect what it has drawn."""
 
 # The labels of each chart's values, and whether they fit beside it.
 AXES = """

@@ -14,7 +14,7 @@ export interface ClientOptions {
   apiKey?: string | undefined;
   /** The service's address; by default LILYPAD_BASE_URL, or else this machine. */
   baseUrl?: string | undefined;
-  /** Needed by `account` and `keys` alone; `code` is a second factor's, valid for one call. */
+  /** Needed only by `account` and `keys`; `code` is a second factor's, valid for one call. */
   account?: Login | undefined;
   /** Deadline of a call, all its attempts together; by default 60,000. */
   timeoutMs?: number | undefined;

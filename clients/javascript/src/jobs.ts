@@ -22,7 +22,7 @@ export interface Work<T> {
 }
 
 export interface WaitOptions {
-  /** Ends the wait and leaves the job alone. */
+  /** Ends the wait; the job continues. */
   signal?: AbortSignal | undefined;
   /** Time after which the job is canceled; by default it is never canceled. */
   waitTimeoutMs?: number | undefined;

@@ -169,7 +169,7 @@ export interface paths {
         };
         /**
          * Plot a run
-         * @description Return a run's plots alone, in any format.
+         * @description Return only the plots of a run, in any format.
          */
         get: operations["plot_benchmark"];
         put?: never;
@@ -354,7 +354,7 @@ export interface paths {
         head?: never;
         /**
          * Change a rule
-         * @description Change or mute a rule, also a default one; omitted fields stay as they are.
+         * @description Change or mute a rule, even a default one; omitted fields are unchanged.
          */
         patch: operations["change_rule"];
         trace?: never;
@@ -810,7 +810,7 @@ export interface paths {
         put?: never;
         /**
          * Create an API key
-         * @description Create a key for `Authorization: Bearer`. This answer alone shows it.
+         * @description Create a key for `Authorization: Bearer`. Only this answer shows it.
          */
         post: operations["create_key"];
         delete?: never;

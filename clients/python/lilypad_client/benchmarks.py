@@ -56,7 +56,7 @@ class Benchmarks(Resource[Mode]):
 
         Args:
             page_size: runs per request.
-            model_id: id or address of a model, whose runs alone are listed.
+            model_id: id or address of a model; lists only its runs.
         """
         query: dict[str, Any] = {"limit": page_size, "modelId": model_id}
         return self._iterate(operations.LIST_BENCHMARKS, "runs", **query)

@@ -170,7 +170,7 @@ class LilypadClient(Client[Sync]):
     Args:
         api_key: as shown when it was made; else the variable LILYPAD_API_KEY.
         base_url: where the service is; else LILYPAD_BASE_URL, else this machine.
-        account: e-mail address and password, for `account` and `keys` alone; with a second
+        account: e-mail address and password, only for `account` and `keys`; with a second
             factor also a code, which one call uses up.
         timeout: seconds that a call may take, all its attempts together.
         max_retries: how often a call is retried where that is safe; 0: never.

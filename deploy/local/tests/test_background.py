@@ -33,7 +33,7 @@ runpy.run_module("{service}", run_name="__main__")
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Stack]:
-    """Servers of this file alone, since services leave data that would disturb other tests."""
+    """Servers only for this file: its services leave data that would disturb other tests."""
     services = [Service(name, replicas=0, database=True) for name in WORK]
     with Stack(servers={"nats", "postgres"}, services=services) as stack:
         yield stack

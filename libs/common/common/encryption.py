@@ -34,7 +34,7 @@ class Encryption:
         return self._fernet is not None
 
     def encrypt(self, text: str, owner: str) -> bytes:
-        """Encrypt a text so that it decrypts for its owner alone.
+        """Encrypt a text so that it decrypts only for its owner.
 
         Raises:
             Unavailable: the operator has set no keys.

@@ -168,7 +168,7 @@ class Jobs:
         id: str,
         origin: Context | None = None,
     ) -> int:
-        """Publish a job; another with the same `id` within two minutes is ignored.
+        """Publish a job; a second one with the same `id` within two minutes is ignored.
 
         `origin` is the context of the request that asked for the job, without its account: workers
         must not learn whose job they run. It usually differs from the request in progress.

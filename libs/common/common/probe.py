@@ -26,7 +26,7 @@ async def serve(
     instruments: Instruments | None = None,
     needs: Collection[Callable[[], bool]] = (),
 ) -> AsyncIterator[None]:
-    """Answer probes on `port` while the block runs; None: on no port.
+    """Answer probes on `port` while the block runs; do nothing if it is None.
 
     `needs` say whether what the service cannot do without is there.
     """

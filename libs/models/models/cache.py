@@ -144,7 +144,7 @@ def _layer(text: Config) -> int:
 
 
 def _full_layer(text: Config) -> int:
-    """Like `_layer`, for full attention, which may have sizes of its own."""
+    """Return `_layer` for full attention, which may have its own sizes."""
     usual = GLOBAL_HEAD if str(text.get("model_type")).startswith("gemma4") else None
     if not (own := number(text, "global_head_dim") or usual):
         return _layer(text)
@@ -155,7 +155,7 @@ def _full_layer(text: Config) -> int:
 
 
 def _near_layer(text: Config) -> int:
-    """Like `_layer`, for sliding-window attention, which may have sizes of its own."""
+    """Return `_layer` for sliding-window attention, which may have its own sizes."""
     if str(text.get("model_type")).startswith("mimo_v2"):  # twice the heads, by its class
         return 2 * _layer(text)
     if shared := number(text, "swa_num_key_value_heads"):

@@ -22,21 +22,21 @@ FORMS = (
     (
         "bitsandbytes, four or eight bits",
         "`quant_method` `bitsandbytes` in config.json",
-        "for the same tasks: stays packed, and takes the memory of its files",
+        "for the same tasks: stays packed, and takes as much memory as its files have bytes",
     ),
     (
         "GPTQ of 2, 4 or 8 bits, AWQ",
         "`quant_method` `gptq` or `awq` (version GEMM) in config.json",
-        "for text generation: multiplied out by the module when loaded, in the dtypes above",
+        "for text generation: unpacked by the module when loaded, to the dtypes above",
     ),
     (
         "NVFP4, MLX and all other packed weights",
         "config.json, `quantize_config.json` and others beside it, or the names of tensors",
-        "refused as `quantized`, with the model that it was made from where its card names one",
+        "refused as `quantized`; the error names the original model if the card does",
     ),
     (
         "pickles, converted by the Hub",
-        "`pytorch_model.bin` alone, and a pull request of the Hub's own robot for the same bytes",
+        "only `pytorch_model.bin`, with a pull request of the Hub's bot for the same bytes",
         "the conversion is loaded, pinned to its commit, with a warning",
     ),
     (
@@ -45,27 +45,27 @@ FORMS = (
         "[converted](#pickled-weights) to safetensors when the image is built, with a warning",
     ),
     (
-        "all other pickles alone",
+        "all other pickles, without safetensors",
         "`.bin`, `.pt`, `.pth`, `.ckpt` of other names, of diffusers, or with more than tensors",
         "refused as `pickle-only`",
     ),
     (
-        "GGUF alone, also in several parts",
+        "only GGUF files, whole or split",
         "`.gguf`; beside safetensors only with `options.file`",
         (
-            "run by llama.cpp on a processor, in the types of the file: text generation, and "
-            "vectors of texts; for other tasks refused as `gguf-only`"
+            "run by llama.cpp on a CPU, in the file's own types, for text generation and text "
+            "embeddings; refused as `gguf-only` for other tasks"
         ),
     ),
     (
         "an adapter of PEFT (LoRA) for text generation",
         "`adapter_config.json` and `adapter_model.safetensors` without the base's weights",
-        "merged into its base when loaded; both repositories are pinned, and both licences judged",
+        "merged into its base when loaded; both repositories are pinned, both licences checked",
     ),
     (
         "all other adapters",
         "`adapter_config.json`, a file or tag with `lora`",
-        "refused as `adapter`, also where the base is packed or its weights lie beside it",
+        "refused as `adapter`, as is any whose base is packed or in the same repository",
     ),
     (
         "modules of sentence-transformers",
@@ -84,20 +84,17 @@ FORMS = (
         ),
     ),
     (
-        "ONNX alone, of vectors, labels or scores of texts",
+        "only ONNX, of a model that embeds, labels or scores texts",
         (
             "`onnx/model.onnx` or `model.onnx` beside a `config.json`; other `.onnx` files, and "
             "those beside other weights, only with `options.file`"
         ),
-        (
-            "run by onnxruntime on a processor, in place of the model's weights: "
-            "[ONNX files](#onnx-files)"
-        ),
+        ("run by onnxruntime on a CPU, in place of the model's weights: [ONNX files](#onnx-files)"),
     ),
     (
-        "all other ONNX; OpenVINO, TensorFlow, Flax, NeMo, CTranslate2 or spaCy alone",
+        "only files of OpenVINO, TensorFlow, Flax, NeMo, CTranslate2 or spaCy; all other ONNX",
         "the files of each",
-        "refused as `library`, named as what it is",
+        "refused as `library`; the error names the format",
     ),
 )
 
@@ -107,39 +104,40 @@ ONNX_FILES = """\
 A repository whose weights are an ONNX file gets a module for `sentence-similarity`,
 `feature-extraction`, `text-ranking`, `text-classification` or `token-classification`. The model is
 loaded by the library that the table above names, with its tokenizer, pooling, prompts and labels,
-and onnxruntime computes the file in place of its transformer, in float32, on a processor.
+and onnxruntime runs the file in place of its transformer, in float32, on a CPU.
 `options.gpu` and `optimizationLevel` have no effect, and a warning says so.
 
-The file is `onnx/model.onnx`, else `model.onnx`; `options.file` names any other by its path. One
-that is quantized by its name (`model_quantized.onnx`, `model_int8.onnx`) runs with a warning that
-its answers differ. Files with its numbers (`model.onnx_data`, `model.onnx.data`) come with it.
-The generator does not read the file: one without the output that the task needs, or with inputs
-that the tokenizer does not give, fails when the module first runs, with an error that names them.
-Its parameters are counted by the file's size. Models of ONNX files are not benchmarked.
+The file is `onnx/model.onnx`, or else `model.onnx`; `options.file` names another by its path. A
+file whose name says that it is quantized (`model_quantized.onnx`, `model_int8.onnx`) runs with a
+warning that its answers differ. Files with its tensors (`model.onnx_data`, `model.onnx.data`) are
+fetched with it. The generator does not read the file. If it lacks the output that the task needs,
+or has inputs that the tokenizer does not provide, the module fails at its first run, with an error
+that names them. The number of parameters is estimated from the file's size. Models of ONNX files
+are not benchmarked.
 """
 
 PICKLED = """\
 ### Pickled weights
 
-A pickle is a program, so none is run by the generator, nor when a module runs. The generator
-reads the descriptions of the tensors from the end and the beginning of each file, follows their
-opcodes on plain values, and refuses a file that names anything else than torch's own tensors, or
+A pickle is a program, so neither the generator nor a running module executes one. The generator
+reads the descriptions of the tensors from the end and the beginning of each file, and interprets
+their opcodes on plain values. It refuses a file that names anything but torch's own tensors, or
 whose tensors do not fit the file.
 
-The image is built in stages: one fetches the files and compares their digests; then, in a step
+The image is built in stages. One fetches the files and compares their digests. Then, in a step
 without a network (`RUN --network=none`), `torch.load(weights_only=True)` builds the tensors,
-which are written as safetensors, and the pickles are deleted. The image has what that stage has
-written, and `model/conversion.json`, the digests of each file that was read and written; the
-module compares them with `module.yaml` and with its files at every start. Names that share
-numbers are written with their own copy: memory counts them once, disk each.
+which are written as safetensors, and the pickles are deleted. The image contains what that stage
+wrote, and `model/conversion.json` with the digest of each file read and written; the module
+compares them with `module.yaml` and with its files at every start. Tensors that share memory are
+written once for each name, so they count once for memory and once a name for the disk.
 
-The head of a SetFit model is a pickle of scikit-learn's, whose own loader runs what it names. It
-is read by its opcodes alone, by the generator and when the image is built: a `LogisticRegression`
-with a label for each text, its coefficients, and nothing else. Probabilities are those of the
-pinned scikit-learn; a head to which others of its versions give other ones is refused.
+The head of a SetFit model is a pickle of scikit-learn's, which would run whatever it names when
+loaded. The generator, and the build of the image, only interpret its opcodes, and accept a
+`LogisticRegression` with one label a text, its coefficients, and nothing else. Probabilities are
+those of the pinned scikit-learn; a head for which other versions compute different ones is refused.
 
-A worker that [verifies](../how-to/verify.md) the module converts the weights in the same way, by
-the module's own script, in its sandbox, up to 768 MiB; above that the verdict is `not_run`.
+A worker that [verifies](../how-to/verify.md) the module converts the weights with the module's own
+script, in its sandbox, if they take at most 768 MiB; above that the verdict is `not_run`.
 Models with pickled weights are not benchmarked."""
 
 
@@ -156,23 +154,24 @@ def section() -> list[str]:
         "",
         "### GGUF files",
         "",
-        "Of several GGUF files a module has the one whose name has the first of these packings:",
+        "If a repository has several GGUF files, the module runs the one whose name contains the",
+        "first of these packings:",
         f"{', '.join(f'`{name}`' for name in PREFERRED)}.",
-        "Of two of one packing it is the one with the shorter path; where no file is named so, the",
-        "smallest. Projectors (`mmproj`), draft models, adapters and statistics do not count, by",
-        "their names, nor does a file of which a part is missing. `options.file` names another, by",
-        "its path, whatever it is called; of one in several parts, the first.",
-        "Architecture, sizes and chat template are those of the file's header. The context is the",
+        "Among files of the same packing, the shortest path wins; if no name contains a packing,",
+        "the smallest file. Files whose names say that they are projectors (`mmproj`), draft",
+        "models, adapters or statistics are skipped, and so are split files with a missing part.",
+        "`options.file` selects any other file by its path; for a split file, name the first part.",
+        "Architecture, sizes and chat template come from the file's header. The context is the",
         "model's own, at most 8,192 tokens. `options.gpu` and `optimizationLevel` have no effect,",
         "and a warning says so: the wheel of llama.cpp that modules install has no CUDA.",
-        "Of a model for images and text the module takes texts alone, and a warning says so.",
+        "A module for a vision-language model accepts only texts, and a warning says so.",
         "",
         "A file is an embedder if its header names a pooling (`mean`, `cls` or `last`), whatever",
-        "the card says: `sentence-similarity`, or `feature-extraction` where the card says that.",
-        "Its vectors are pooled in that way, and have the length 1. No prompt is put before a",
-        "text, since the format has none, and a warning says so. A text longer than the context is",
-        "refused, as by llama.cpp. Encoders without a pooling in their header, and rankers, are",
-        "refused as `gguf-only`.",
+        "the card says: it serves `feature-extraction` if the card says so, else",
+        "`sentence-similarity`. Vectors are pooled as the header says and normalised to length 1.",
+        "No prompt is put before a text, since the format has none, and a warning says so. A text",
+        "longer than the context is refused, as llama.cpp does. Rankers, and encoders without a",
+        "pooling in their header, are refused as `gguf-only`.",
         "",
         *ONNX_FILES.splitlines(),
     ]

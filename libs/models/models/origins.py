@@ -1,7 +1,8 @@
 """The library and the task that a repository was made for.
 
-Other libraries' models are named; a config that points at its author's code is told from one whose
-architecture transformers has itself; a class name says which task a model can answer.
+Models of other libraries are recognised by name. A config that points at its author's code is
+distinguished from one whose architecture transformers has itself. A class name says which task a
+model can serve.
 """
 
 from typing import Any

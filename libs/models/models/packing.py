@@ -38,7 +38,7 @@ KNOWN = {
 
 
 def read(written: Any) -> dict[str, Any]:
-    """Reduce a config's `quantization_config`; to `title` alone if modules do not load its kind."""
+    """Reduce a config's `quantization_config`, to only `title` if modules cannot load its kind."""
     return (_read(written) if isinstance(written, dict) else None) or {"title": _title(written)}
 
 

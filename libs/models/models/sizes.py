@@ -166,7 +166,7 @@ def max_tokens_of(config: Config, task: Task) -> int | None:
 
 
 def tokens_of(config: Config, task: Task) -> int:
-    """Return the longest input of the module, in tokens (patches, for an image alone)."""
+    """Return the longest input of the module, in tokens (patches, if it takes only images)."""
     # Page retrieval reads the page as an image; for other questions the text has the limit.
     takes_text = task.texts and not task.reads_pictures
     if task.takes == "image" and not task.generates and not takes_text:

@@ -128,10 +128,10 @@ def page() -> str:
         "the others are refused with the reason given here.",
         "",
         "This page is made from the tables of `libs/models` by",
-        "`python -m models.tags > docs/reference/tasks.md`. `models` says which are taken:",
-        "classes of a library by their names, each run by the tests beside the library itself, or",
-        "how many architectures the library loads for the task: they stand in its",
-        "`architectures.json`, with those that are left out for want of a package.",
+        "`python -m models.tags > docs/reference/tasks.md`. `models` says which models are served:",
+        "a library's classes by name, each compared with the library itself by a test, or the",
+        "number of architectures that the library loads for the task. Its `architectures.json`",
+        "lists them, with those left out because they need another package.",
     ]
     for group, tags in GROUPS.items():
         lines += [

@@ -2,7 +2,7 @@
 
 While a run is running, only the delivery named in `holder` may report on it, and
 only its silence lets another delivery take the run; a delivery that was
-overtaken is told to stop. Time in which control could hear nobody is no silence.
+overtaken is told to stop. Time during which control could receive nothing is not silence.
 A worker that stops in good order gives its run back. A delivery that ends in
 silence is lost, and `lost` counts those in a row since the run last got further
 than ever.

@@ -47,7 +47,7 @@ def silence(stack: Stack, run: str) -> None:
 
 
 def hear(stack: Stack, run: str) -> None:
-    """Keep the delivery that holds the run live for an hour, however slow the test is."""
+    """Keep the delivery that holds the run alive for an hour, so that slow tests pass."""
     with psycopg.connect(stack.postgres.url("benchmarker")) as database:
         database.execute(
             "update runs set heard_at = now() + interval '1 hour' where id = %s", [run]

@@ -27,7 +27,7 @@ _WEIGHT = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer that is not JSON in the envelope, or has headers of its own."""
+    """An answer that is not enveloped JSON, or that sets its own headers."""
 
     content: bytes
     media_type: str = "application/json"

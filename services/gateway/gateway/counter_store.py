@@ -48,8 +48,8 @@ class CounterStore:
 
         On one server it is a file, so that it outlives a restart. The server writes it in the
         background, which costs no more than memory: the kill of the server loses the counts of
-        its last milliseconds. Of several servers, the others still have it. Where the server's
-        disk is full, it is in memory until the server restarts.
+        its last milliseconds, which other servers still have. While the server's disk is full,
+        it is in memory until the server restarts.
         """
         alone = self.bus.stream_replicas == 1
         config = StreamConfig(

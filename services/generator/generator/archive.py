@@ -16,7 +16,7 @@ METHOD = zipfile.ZIP_STORED
 def pack(folder: str, commit: str, files: dict[str, str], variant: str = "") -> Package:
     """Zip the files into one folder, named after the model.
 
-    `variant` tells apart archives of one commit that run other weights.
+    `variant` distinguishes archives of one commit that run different weights.
     """
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w", METHOD) as archive:

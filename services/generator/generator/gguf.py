@@ -101,7 +101,7 @@ class Cursor:
         return begin
 
     def take(self, layout: str) -> Any:
-        """Read values of a fixed size; a single one is returned as it is."""
+        """Read values of a fixed size; return a tuple, or the value itself if there is only one."""
         layout = "<" + layout
         values = struct.unpack_from(layout, self.content, self.skip(struct.calcsize(layout)))
         return values[0] if len(values) == 1 else values

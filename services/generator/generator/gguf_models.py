@@ -73,7 +73,7 @@ def check(read: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, list
 
 
 def _task(read: Snapshot, named: str | None) -> Task:
-    """Return the row that serves the file; an embedder is served as one, whatever its card says."""
+    """Return the row that serves the file; the header, not the card, makes it an embedder."""
     facts = read.config["gguf"]
     tag = WRITES if named is None or named in SEES else named
     is_encoder = facts["architecture"] in sizes.ENCODERS
@@ -100,8 +100,8 @@ def _blind(read: Snapshot) -> Check:
     return Check(
         name="images",
         outcome="warning",
-        message="the module takes texts alone: projectors of images (mmproj) are not loaded; for "
-        f"images take {_original(read, 'the model that it was converted from')}",
+        message="the module accepts only text: image projectors (mmproj) are not loaded; for "
+        f"images, use {_original(read, 'the model that it was converted from')}",
     )
 
 

@@ -34,7 +34,7 @@ def is_gguf(read: Snapshot) -> bool:
 
 
 async def read_model(hub: Hub, description: Description, named: str | None) -> Snapshot:
-    """Read the model at its commit: its GGUF file if `named` or if it has nothing else to load.
+    """Read the model at its commit from its GGUF file, if `named` or if it has nothing else.
 
     Raises InvalidRequest if the repository has no such file; else as `snapshot.read` does.
     """

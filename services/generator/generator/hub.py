@@ -221,7 +221,7 @@ class Hub:
         return target
 
     def gated(self, id: str) -> ModelRefused:
-        """Return the refusal of a gated model, with how to get access."""
+        """Return the refusal of a gated model, which says how to get access."""
         where = f"{self.endpoint}/{id}"
         if self.is_own:
             advice = f"the Hub account of your token has no access: ask for it at {where}"

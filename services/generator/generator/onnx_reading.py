@@ -50,7 +50,7 @@ def _needs_graph(found: Snapshot) -> bool:
 
 
 def _is_body(path: str, becomes: str | None = None) -> bool:
-    """Whether a file has weights of the transformer, which is at the root, or is their index."""
+    """Whether a file at the root holds the transformer's weights, or is their index."""
     return "/" not in path and (
         is_weights(path) or becomes is not None or path.endswith(".index.json")
     )

@@ -1,4 +1,4 @@
-"""Check of a module's run_inference.py: its imports and its calls."""
+"""Validation of a module's run_inference.py: its imports and its calls."""
 
 import ast
 from collections.abc import Iterator

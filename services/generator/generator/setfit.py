@@ -38,7 +38,7 @@ class Head(BaseModel):
 
 
 def read_settings(content: bytes) -> Settings:
-    """Parse config_setfit.json. Raises ModelRefused for what modules do not run."""
+    """Parse config_setfit.json. Raises ModelRefused for settings that modules do not support."""
     try:
         settings = Settings.model_validate(orjson.loads(content))
     except (ValueError, ValidationError):
@@ -77,7 +77,7 @@ def read_model_head(content: bytes) -> Head:
 
 
 def facts(head: Head, settings: Settings) -> dict[str, Any]:
-    """Return what is cached of a SetFit model. Raises ModelRefused if its labels do not suffice."""
+    """Return the cached facts about a SetFit model. Raises ModelRefused if it lacks labels."""
     labels = settings.labels
     if labels and head.numbered is not None and head.numbered >= len(labels):
         raise ModelRefused(f"{SETTINGS} has fewer labels than the model's head", reason="config")

@@ -177,7 +177,7 @@ async def read_commit(hub: Hub, description: Description, *, pickled: bool = Fal
 async def _read_setfit(
     hub: Hub, description: Description, head: File, files: tuple[File, ...]
 ) -> tuple[Weights, dict[str, Any]]:
-    """Read the classifier of a SetFit model; return its weights, and what its answers depend on."""
+    """Read the classifier of a SetFit model; return its weights and its settings."""
     read: setfit.Head = await _read_file(hub, description, head, setfit.MAX_HEAD_BYTES, "head")
     settings = setfit.Settings()
     for file in files:

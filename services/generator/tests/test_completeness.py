@@ -1,4 +1,4 @@
-"""A model without a part, or with one of another size, is refused by its headers alone."""
+"""A model that lacks a part, or has one of the wrong size, is refused by its headers."""
 
 import json
 import sys

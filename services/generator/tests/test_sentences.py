@@ -1,4 +1,4 @@
-"""Modules answer like sentence-transformers itself, whatever modules a sentence model has.
+"""Modules answer like sentence-transformers itself for sentence models of every composition.
 
 The library reads the whole repository, so that a file which the module leaves out is missed.
 """

@@ -1,4 +1,4 @@
-"""Validation of rendered files: it detects a broken file, whatever broke it."""
+"""Validation of rendered files: it detects every kind of broken file."""
 
 import sys
 from pathlib import Path

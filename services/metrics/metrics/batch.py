@@ -173,7 +173,7 @@ Moments = dict[int, dict[str, float]]
 
 
 def moments(batch: Batch) -> Iterator[tuple[str, Moments]]:
-    """Yield each model's metrics by time; of a large call only those that may be published."""
+    """Yield each model's metrics by time; for a large call, only those that may be published."""
     for model, indexes in batch.models.items():
         of_model = (
             np.arange(len(batch.pair))

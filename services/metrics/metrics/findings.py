@@ -138,7 +138,7 @@ def _significant(history: History, shape: Shape) -> list[Event]:
 
 
 def sample_noise(history: History) -> float:
-    """Estimate the noise of single samples by how far minimum and maximum of each hour differ."""
+    """Estimate the noise of single samples from the range of each hour."""
     hours = history.hours
     many = hours[hours["count"] >= MIN_HOUR_SAMPLES]
     if not len(many):

@@ -223,7 +223,7 @@ async def test_an_unreadable_alert_delays_no_other_alert(
         cursor = await connection.execute(
             "select noted from alerts where account = %s", [caller.account]
         )
-        assert await cursor.fetchall() == [(1,)], "confirmed, so not told again"
+        assert await cursor.fetchall() == [(1,)], "confirmed, so not reported again"
 
 
 async def test_replicas_that_evaluate_simultaneously_raise_one_alert(

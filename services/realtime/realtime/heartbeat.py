@@ -29,7 +29,7 @@ class Heartbeat:
 
     Args:
         bus: the connection to check.
-        slots: hold this replica's id, and are told of a new connection.
+        slots: hold this replica's id, and are notified of a new connection.
         lost: called after a reconnection, with the time since when events may be missing.
     """
 

@@ -1,7 +1,7 @@
 """A bounded mailbox of one client, in which newer values replace older ones.
 
 There are two compartments. Guaranteed updates (alerts, replayed samples, a farewell)
-stay in order until they are delivered. Of all others the latest wins: an update that
+stay in order until they are delivered. Among all others the latest wins: an update that
 has a value for every series of a waiting one replaces it. The backlog is therefore
 bounded by the number of series, not by how long the client does not read.
 """

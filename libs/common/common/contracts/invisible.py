@@ -1,4 +1,4 @@
-"""Invisible characters, with which a name can look like another name, or like no name.
+"""Invisible characters, which make a name look like another name, or like no name.
 
 A name that a person gives is a `Name`. Names of models come from programs, which recorded them
 before this rule: they are held only to `check_no_controls` and `check_not_blank`.

@@ -1,4 +1,4 @@
-"""Reading of recorded samples, and deletion of wrong ones."""
+"""Recorded samples: reading them, and deleting wrong ones."""
 
 from datetime import datetime
 from typing import Annotated, Literal

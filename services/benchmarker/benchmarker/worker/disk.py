@@ -20,7 +20,7 @@ BUSY = "disk-busy"
 
 
 class TooLarge(Exception):
-    """A model that alone exceeds the budget."""
+    """A model larger than the whole budget."""
 
 
 class InUse(Exception):

@@ -106,7 +106,7 @@ def _environment(app: Path) -> dict[str, str]:
 
 
 def _link(manifest: dict[str, Any], model: Path, folder: Path) -> str:
-    """Make a folder of links to the model's files, in which the module can write others."""
+    """Make a folder of links to the model's files, where the module may also write its own."""
     for file in manifest["model"]["files"]:
         link = folder / file["path"]
         link.parent.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,7 @@ def memory(mib: float | None) -> str:
 
 
 def visible(name: str) -> str:
-    """Write the invisible characters of a name as escapes, which JSON reads as they were."""
+    """Write the invisible characters of a name as escapes that JSON decodes."""
     return NAME.sub(_escape, name)
 
 

@@ -200,7 +200,7 @@ def compare(names: list[str], runs: list[Run]) -> list[Comparison]:
 
 
 def names(runs: list[Run]) -> list[str]:
-    """Name each run by its letter and model, and runs of one model by what differs as well."""
+    """Name each run by its letter and model; add what differs if several have the same model."""
     named = []
     for letter, run in zip(LETTERS, runs, strict=False):
         others = [_facts(other) for other in runs if other.model_id == run.model_id]
@@ -217,7 +217,7 @@ def names(runs: list[Run]) -> list[str]:
 
 
 def _facts(run: Run) -> list[str]:
-    """Return what tells runs of one model apart: the setup, the time and the id."""
+    """Return the facts that distinguish runs of one model: setup, time and id."""
     facts = [""] * SETUP_FACTS
     if run.results:
         setup = run.results.setup
@@ -232,7 +232,7 @@ def _agree(facts: list[str], others: list[str], count: int) -> bool:
 
 
 def differences(runs: list[Run]) -> list[str]:
-    """Name what differs, besides the model, between the runs that have results."""
+    """Name the differences, other than the model, between runs that have results."""
     setups = [run.results.setup for run in runs if run.results]
     facts = {
         "machine": {setup.machine.name for setup in setups},

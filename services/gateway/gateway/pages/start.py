@@ -1,4 +1,4 @@
-"""The page at the address itself: what the generator does, and the first call."""
+"""The home page: what the generator does, and a first call."""
 
 from fastapi import Request
 from fastapi.responses import Response

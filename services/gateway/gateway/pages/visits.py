@@ -54,7 +54,7 @@ class Visits:
                 add(app, page, partial(self._serve, opened), handler.__qualname__)
 
     async def _visit(self, handler: VisitHandler, request: Request) -> Response:
-        """Call the handler for the person who is logged in; a POST must be a form of our pages."""
+        """Call the handler for the logged-in person; a POST must come from a form of our pages."""
         visit = await self._open(request)
         capacity = self.guards.capacity
         capacity.take_for(visit.account)

@@ -125,7 +125,7 @@ class BenchmarkRoutes:
         errors=(404, 422),
     )
     async def plot_benchmark(self, call: Call, query: Style) -> Plots:
-        """Return a run's plots alone, in any format."""
+        """Return only the plots of a run, in any format."""
         request = PlotRequest(id=call.path_parameter("id"), plot_format=query.plot_format)
         return await self.bus.call(PLOT_RUN, request)
 

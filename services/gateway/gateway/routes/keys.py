@@ -25,7 +25,7 @@ class KeyRoutes:
         idempotent=True,
     )
     async def create_key(self, call: Call, body: NewKey) -> CreatedKey:
-        """Create a key for `Authorization: Bearer`. This answer alone shows it."""
+        """Create a key for `Authorization: Bearer`. Only this answer shows it."""
         return await self.keyring.create(call.account, body)
 
     @Route(

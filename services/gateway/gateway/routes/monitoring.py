@@ -199,7 +199,7 @@ class MonitoringRoutes:
         errors=(404,),
     )
     async def change_rule(self, call: Call, body: RuleChange) -> bytes:
-        """Change or mute a rule, also a default one; omitted fields stay as they are."""
+        """Change or mute a rule, even a default one; omitted fields are unchanged."""
         changes = body.model_dump(exclude_unset=True)
         request = ChangeRequest(id=call.path_parameter("rule_id"), changes=changes)
         return await self.bus.pass_on(CHANGE_RULE, request)

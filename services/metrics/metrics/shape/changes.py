@@ -63,7 +63,7 @@ CURVE = (0, -1)
 
 @dataclass(slots=True)
 class Remainder:
-    """The squared norms of possible steps and incidents, less what the basis explains of each.
+    """The squared norms of possible steps and incidents, minus the part that the basis explains.
 
     Attributes:
         basis: the chosen columns, orthonormal.
@@ -233,7 +233,7 @@ class Search:
         return self._prune(self._settle(changes)) if changes.places else changes
 
     def _choose(self, remainder: Remainder, key: Key) -> None:
-        """Add a column to the basis; subtract what it explains from the norms of all candidates."""
+        """Add a column to the basis, and subtract what it explains from each candidate's norm."""
         column, _ = self._whitened(key)
         norm = column @ column
         for _ in range(2):  # the second time for accuracy

@@ -31,7 +31,7 @@ def answer(
 
 
 def routes_documents(model: Any) -> bool:
-    """Return whether a router of the model has a route of its own for documents."""
+    """Return whether a router of the model has a separate route for documents."""
     return any(
         "document" in (*router.sub_modules, *(task for task, _ in router.route_mappings))
         for router in routers(model)

@@ -118,7 +118,7 @@ def classes_of(array: Array) -> list[Any]:
 
 
 def follow(content: bytes) -> Any:
-    """Follow a pickle's opcodes; return what it builds."""
+    """Interpret a pickle's opcodes; return the object that it builds."""
     file = io.BytesIO(content)
     stack: list[Any] = []
     memo: dict[int, Any] = {}

@@ -75,7 +75,7 @@ def encode(model: Any, processor: Any, value: dict[str, Any]) -> Any:  # noqa: C
         media |= as_video(*read_frames(value["video"], value.get("frames") or 8))
     if isinstance(processor, tuple):
         if text is not None:
-            raise InvalidInput("text: this model takes an image alone")
+            raise InvalidInput("text: this model takes only an image")
         return processor[0](**media, return_tensors="pt").to(model.device, model.dtype)
     if "images" in media and not hasattr(processor, "image_processor"):
         raise InvalidInput("image: this model takes no image")

@@ -1,4 +1,4 @@
-"""Construction of a `transformers.pipeline`."""
+"""The `transformers.pipeline` that runs a model."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Check of one text of a caller."""
+"""Validation of a text that a caller sent."""
 
 from typing import Any
 
