@@ -220,7 +220,7 @@ def test_the_page_of_errors_lists_every_header_that_may_be_sent_only_once() -> N
     [sentence] = re.findall(
         r"Single-value headers.*?ignored\.", PAGES["reference/errors.md"], re.DOTALL
     )
-    once, _, joined = sentence.partition("Of ")
+    once, _, joined = sentence.partition("For ")
     assert {name.lower().encode() for name in codes(once)} == bodies.SINGLE_HEADERS
     assert {name.lower().encode() for name in codes(joined)} == bodies.JOINED_HEADERS
 
