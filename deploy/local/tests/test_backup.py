@@ -12,7 +12,7 @@ import nats
 import nats.errors
 import psycopg
 import pytest
-from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
 
 from local import backup, streams
 from local.__main__ import main
@@ -43,11 +43,11 @@ async def queue(stack: Stack) -> None:
     await jobs.add_stream(
         StreamConfig("PASSING", subjects=["event.benchmark.>"], storage=StorageType.MEMORY)
     )
-    subscription = await jobs.pull_subscribe("job.benchmarker.measure.cpu", "cpu", stream="JOBS")
+    await jobs.add_consumer("JOBS", ConsumerConfig(durable_name="cpu"))
     for text in (b"done", b"waits" * 100_000):
         await jobs.publish("job.benchmarker.measure.cpu", text)
-    await (await subscription.fetch(1))[0].ack_sync()
     await client.close()
+    await next_job(stack)
     client = await nats.connect(stack.nats.url("gateway"), inbox_prefix="_INBOX.gateway")
     await client.jetstream().add_stream(StreamConfig("LIMITS_60", subjects=["limit.60.>"]))
     await client.close()
@@ -61,10 +61,11 @@ async def dead_letters(stack: Stack) -> None:
 
 
 async def next_job(stack: Stack) -> tuple[bytes, int]:
-    """Return the payload and sequence number of the queue consumer's next job."""
-    client = await nats.connect(stack.nats.url("benchmarker"), inbox_prefix="_INBOX.benchmarker")
+    """Acknowledge the queue consumer's next job; return its payload and sequence number."""
+    client = await nats.connect(stack.nats.url("worker"), inbox_prefix="_INBOX.worker")
     jobs = client.jetstream()
     [message] = await (await jobs.pull_subscribe_bind("cpu", "JOBS")).fetch(1)
+    await message.ack_sync()
     await client.close()
     return message.data, message.metadata.sequence.stream
 

@@ -20,6 +20,8 @@ from local.process import Process, Program, Report, wait_until_ready
 
 FOLDER = Path(__file__).parents[1]
 NAMES = ("nats-0", "nats-1", "nats-2")
+# The server that every client of the tests connects to.
+CONNECTED = "nats-1"
 
 
 class Cluster:
@@ -72,7 +74,7 @@ class Cluster:
     def url(self, user: str) -> str:
         """Return the address of one server; any server gives access to each stream."""
         password = self.users.credentials.password(f"nats/{user}")
-        return f"nats://{user}:{password}@{self.hosts['nats-1']}:{self.client}"
+        return f"nats://{user}:{password}@{self.hosts[CONNECTED]}:{self.client}"
 
 
 @pytest.fixture(scope="session")

@@ -187,8 +187,9 @@ async def test_dead_letters_are_written_again_after_a_full_disk_and_older_ones_a
         small_disk.bus(tmp_path, "16m") as small,
         bus.connect(small.server.url("benchmarker"), "benchmarker") as connection,
         bus.connect(small.server.url("worker"), "worker") as letters,
+        bus.connect(small.server.url("supervisor"), "supervisor") as operator,
     ):
-        jobs = Jobs(connection)
+        jobs, kept = Jobs(connection), operator.client.jetstream()
         await jobs.prepare(song, ("cpu",))
         stream = letters.client.jetstream(timeout=1)
         await stream.publish(subject, b"before", stream=DEAD)
@@ -198,7 +199,7 @@ async def test_dead_letters_are_written_again_after_a_full_disk_and_older_ones_a
             await stream.publish(subject, b"la" * 50_000, stream=DEAD)
         with contextlib.suppress(Unavailable):
             await jobs.declare(song, ("cpu",))
-        assert (await jobs.js.get_msg(DEAD, 1)).data == b"before", "nothing is lost meanwhile"
+        assert (await kept.get_msg(DEAD, 1)).data == b"before", "nothing is lost meanwhile"
         ballast.unlink()
         async with asyncio.timeout(120):
             while True:  # as the publisher's sweep does
@@ -208,11 +209,11 @@ async def test_dead_letters_are_written_again_after_a_full_disk_and_older_ones_a
                     break
         [archive] = [
             info.config.name
-            for info in await jobs.js.streams_info()
+            for info in await kept.streams_info()
             if info.config.name not in (STREAM, DEAD)
         ]
         for name, expected in ((archive, b"before"), (DEAD, b"after")):
-            assert (await jobs.js.get_msg(name, 1)).data == expected
+            assert (await kept.get_msg(name, 1)).data == expected
         # A source would be copied within moments; here there is none to wait for.
         archived = await jobs.js.stream_info(archive)
         assert (archived.config.sources, archived.state.messages) == (None, 1)

@@ -68,6 +68,19 @@ def new_caller(connection: NatsBus) -> Callable[[], Caller]:
     return lambda: Caller(connection)
 
 
+@pytest.fixture
+async def new_reader(stack: Stack) -> AsyncIterator[Callable[[Caller], Caller]]:
+    """Ask for a profile of a caller's own runs, as the generator does."""
+    async with bus.connect(stack.nats.url("generator"), "generator") as opened:
+
+        def new_reader(caller: Caller) -> Caller:
+            reader = Caller(opened)
+            reader.account = caller.account
+            return reader
+
+        yield new_reader
+
+
 @pytest.fixture(scope="package")
 def caller(new_caller: Callable[[], Caller]) -> Caller:
     return new_caller()

@@ -78,8 +78,22 @@ async def queue(quick_stack: Stack):
         yield connection.client.jetstream()
 
 
+@pytest.fixture
+async def follower(quick_stack: Stack):
+    """A subscriber to the runs' events, as realtime is one."""
+    async with bus.connect(quick_stack.nats.url("realtime"), "realtime") as connection:
+        yield connection
+
+
+@pytest.fixture
+async def letters(quick_stack: Stack):
+    """The operator's view of JetStream, who reads dead letters."""
+    async with bus.connect(quick_stack.nats.url("supervisor"), "supervisor") as connection:
+        yield connection.client.jetstream()
+
+
 @pytest.mark.long
-async def test_jobs_survive_workers_killed_at_random(quick_stack, caller) -> None:
+async def test_jobs_survive_workers_killed_at_random(quick_stack, caller, follower) -> None:
     """No job is lost, and none runs twice."""
     ends: Counter[str] = Counter()
 
@@ -87,7 +101,7 @@ async def test_jobs_survive_workers_killed_at_random(quick_stack, caller) -> Non
         if progress.state in OVER:
             ends[progress.id] += 1
 
-    await caller.bus.subscribe(PROGRESSED, hear, filter=f"{caller.account}.*")
+    await follower.subscribe(PROGRESSED, hear, filter=f"{caller.account}.*")
     runs = [await caller.start(seed=SLOW if n % 4 == 0 else 0) for n in range(JOBS)]
     killing = asyncio.create_task(kill_at_random(quick_stack))
     runs = [await caller.finish(run) for run in runs]
@@ -110,10 +124,12 @@ async def kill_at_random(stack: Stack) -> None:
             )
 
 
-async def test_a_job_that_ends_its_workers_is_dead_lettered_with_the_reason(caller, queue) -> None:
+async def test_a_job_that_ends_its_workers_is_dead_lettered_with_the_reason(
+    caller, letters
+) -> None:
     run = await caller.finish(await caller.start(seed=POISON))
     assert (run.state, run.error.reason) == ("failed", "poison")
-    while (letter := await dead_letter(queue)) is None:
+    while (letter := await dead_letter(letters)) is None:
         await asyncio.sleep(0.05)
     assert run.id in letter.data.decode()
     assert f"{MAX_LOST_DELIVERIES} times" in letter.headers[REASON]
@@ -212,7 +228,7 @@ async def test_sizes_are_searched_for_when_the_caller_names_none(caller) -> None
     assert run.analysis.optimal_batch_size in measured
 
 
-async def test_a_run_restarts_on_another_kind_of_machine(quick_stack, caller) -> None:
+async def test_a_run_restarts_on_another_kind_of_machine(quick_stack, caller, follower) -> None:
     """A sample must come from one machine, so the first machine's figures are discarded."""
     received: list[int] = []
 
@@ -221,7 +237,7 @@ async def test_a_run_restarts_on_another_kind_of_machine(quick_stack, caller) ->
             received.append(progress.done)
 
     run = await caller.start(seed=MOVED, iterations=400)
-    await caller.bus.subscribe(PROGRESSED, hear, filter=f"{caller.account}.*")
+    await follower.subscribe(PROGRESSED, hear, filter=f"{caller.account}.*")
     while not run.progress.done:
         await asyncio.sleep(0.02)
         run = await caller.call(GET_RUN, RunName(id=run.id))
@@ -232,17 +248,17 @@ async def test_a_run_restarts_on_another_kind_of_machine(quick_stack, caller) ->
     assert received != sorted(received)  # from 0 again
 
 
-async def test_an_unreadable_job_is_dead_lettered(caller, queue) -> None:
+async def test_an_unreadable_job_is_dead_lettered(caller, queue, letters) -> None:
     await queue.publish("job.benchmarker.measure.cpu", b'{"id": "not a run"}', stream=STREAM)
-    while (letter := await dead_letter(queue)) is None or b"not a run" not in letter.data:
+    while (letter := await dead_letter(letters)) is None or b"not a run" not in letter.data:
         await asyncio.sleep(0.05)
     assert letter.headers[REASON].startswith("cannot be read")
     assert (await caller.measure()).state == "succeeded"  # the workers continue
 
 
-async def dead_letter(queue):
+async def dead_letter(letters):
     try:
-        return await queue.get_last_msg(DEAD, "dead.benchmarker.measure.cpu")
+        return await letters.get_last_msg(DEAD, "dead.benchmarker.measure.cpu")
     except NotFoundError:
         return None
 

@@ -77,7 +77,7 @@ async def test_plots_of_all_formats_show_the_same_figures(caller, measured) -> N
     assert all(math.isfinite(value) for value in plots["series"]["latency"]["low"])
 
 
-async def test_a_run_is_missing_for_other_accounts(measured, new_caller) -> None:
+async def test_a_run_is_missing_for_other_accounts(measured, new_caller, new_reader) -> None:
     run = measured
     stranger = new_caller()
     with pytest.raises(NotFound) as of_another:
@@ -86,12 +86,13 @@ async def test_a_run_is_missing_for_other_accounts(measured, new_caller) -> None
         await stranger.call(GET_RUN, RunName(id="bench_" + "0" * 24))
     assert of_another.value.to_wire() == of_nobody.value.to_wire()
     profile_request = ProfileRequest(model_id=run.model_id, commit=run.commit)
-    assert (await stranger.call(PROFILE, profile_request)).run_id is None
+    assert (await new_reader(stranger).call(PROFILE, profile_request)).run_id is None
 
 
-async def test_the_generator_reads_a_models_measured_profile(caller, measured) -> None:
+async def test_the_generator_reads_a_models_measured_profile(caller, measured, new_reader) -> None:
     run = measured
-    profile = await caller.call(PROFILE, ProfileRequest(model_id=run.model_id, commit=run.commit))
+    request = ProfileRequest(model_id=run.model_id, commit=run.commit)
+    profile = await new_reader(caller).call(PROFILE, request)
     assert profile.run_id == run.id
     assert profile.batch_size == run.analysis.optimal_batch_size
     index = run.results.batch_sizes.index(profile.batch_size)
