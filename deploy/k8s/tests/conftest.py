@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
+from .validation import find_fault
+
 ROOT = Path(__file__).parents[3]
 K8S = ROOT / "deploy" / "k8s"
 OVERLAYS = ("local", "production", "cloudnative-pg", "cloudnative-pg-timescale")
@@ -26,12 +28,20 @@ def build(folder: Path) -> list[Resource]:
 
 @pytest.fixture(scope="session", params=OVERLAYS)
 def overlay(request: pytest.FixtureRequest) -> list[Resource]:
-    return build(K8S / "overlays" / request.param)
+    return valid(build(K8S / "overlays" / request.param))
 
 
 @pytest.fixture(scope="session")
 def production() -> list[Resource]:
-    return build(K8S / "overlays" / "production")
+    return valid(build(K8S / "overlays" / "production"))
+
+
+def valid(resources: list[Resource]) -> list[Resource]:
+    """Fail with what is wrong, rather than with the first field that a rule does not find."""
+    faults = [fault for resource in resources if (fault := find_fault(resource))]
+    if faults:
+        pytest.fail("\n".join(faults), pytrace=False)
+    return resources
 
 
 def of_kind(resources: list[Resource], *kinds: str) -> list[Resource]:

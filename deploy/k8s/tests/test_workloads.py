@@ -1,4 +1,4 @@
-"""Tests of how workloads start, are found, probed, scaled and placed; test_policies has the rest."""
+"""Tests of how workloads start, are found, probed, scaled and placed, beside test_policies."""
 
 import re
 from typing import Any
