@@ -34,29 +34,59 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "worker": WorkerSettings,
 }
 PASSWORD = re.compile("p[0-9a-f]{48}")
+RESTRICTED = {
+    "automountServiceAccountToken": False,
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONFINED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+UNITS = {"": 1.0, "m": 1e-3, "Mi": 2**20, "Gi": 2**30}
 # The longest that a request may be under way at SIGTERM, including the wait before.
 GRACE_S = {"edge": 10 + 130, "gateway": 22, "realtime": 9, "nats": 30, "worker": 30}
 
 
+def amount(quantity: str) -> float:
+    """Return a quantity of Kubernetes, such as `512Mi`, as a number."""
+    digits = quantity.rstrip("miMGk")
+    return float(digits) * UNITS[quantity.removeprefix(digits)]
+
+
 def test_every_pod_is_restricted_and_has_no_service_account_token(overlay: list[Resource]) -> None:
     for name, pod in pods(overlay):
-        assert pod["automountServiceAccountToken"] is False, name
-        assert pod["securityContext"]["runAsNonRoot"] is True, name
-        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        assert pod["priorityClassName"].startswith("lilypad-"), name
+        security = pod.get("securityContext", {})
+        found = {
+            "automountServiceAccountToken": pod.get("automountServiceAccountToken"),
+            "securityContext.runAsNonRoot": security.get("runAsNonRoot"),
+            "securityContext.seccompProfile": security.get("seccompProfile"),
+        }
+        for field, value in found.items():
+            wanted = RESTRICTED[field.removeprefix("securityContext.")]
+            assert value == wanted, f"{name}: set `{field}` of its pod to {wanted}"
         for container in containers(pod):
-            context = container["securityContext"]
-            assert context["allowPrivilegeEscalation"] is False
-            assert context["readOnlyRootFilesystem"] is True
-            assert context["capabilities"] == {"drop": ["ALL"]}
+            context = container.get("securityContext", {})
+            assert context == CONFINED, f"{name}: set `securityContext` of its containers so"
 
 
 def test_every_container_has_a_version_and_resource_limits(overlay: list[Resource]) -> None:
     for name, pod in pods(overlay):
         for container in containers(pod):
-            assert re.fullmatch(r"[\w./-]+:\d+\.\d+\.\d+", container["image"]), name
-            assert {"cpu", "memory"} <= set(container["resources"]["requests"]), name
-            assert "memory" in container["resources"]["limits"], name
+            image = container["image"]
+            assert re.fullmatch(r"[\w./-]+:\d+\.\d+\.\d+", image), (
+                f"{name}: give the image `{image}` a version of three numbers, such as 0.1.0"
+            )
+            requests, limits = (
+                container.get("resources", {}).get(key, {}) for key in ("requests", "limits")
+            )
+            assert {"cpu", "memory"} <= {*requests}, f"{name}: request cpu and memory"
+            assert "memory" in limits, f"{name}: set `resources.limits.memory`"
+            for resource, limit in limits.items():
+                assert amount(requests.get(resource, limit)) <= amount(limit), (
+                    f"{name}: `limits.{resource}` is below `requests.{resource}`; raise it"
+                )
 
 
 def test_every_workload_has_probes_and_loses_at_most_one_pod_to_a_disruption(
@@ -66,16 +96,23 @@ def test_every_workload_has_probes_and_loses_at_most_one_pod_to_a_disruption(
     for workload in of_kind(overlay, "Deployment", "StatefulSet"):
         name = workload["metadata"]["name"]
         for container in workload["spec"]["template"]["spec"]["containers"]:
-            assert "readinessProbe" in container, name
+            for probe in ("readinessProbe", "livenessProbe"):
+                assert probe in container, f"{name}: add a {probe}"
             # An unavailable dependency must not restart the services that depend on it.
-            assert "readyz" not in str(container["livenessProbe"]), name
-        assert budgets[name]["maxUnavailable"] == 1
+            assert "readyz" not in str(container["livenessProbe"]), (
+                f"{name}: its liveness must not depend on other services; ask /livez"
+            )
+        assert name in budgets, f"{name}: add a PodDisruptionBudget of that name"
+        assert budgets[name].get("maxUnavailable") == 1, (
+            f"{name}: set `maxUnavailable: 1` in its PodDisruptionBudget"
+        )
 
 
 def test_the_termination_grace_covers_the_longest_request(overlay: list[Resource]) -> None:
     for name, pod in pods(overlay):
         needed = GRACE_S.get(name.partition("-")[0], 20)
-        assert pod["terminationGracePeriodSeconds"] >= needed, name
+        given = pod.get("terminationGracePeriodSeconds", 30)
+        assert given >= needed, f"{name}: set `terminationGracePeriodSeconds` to {needed} or more"
 
 
 def test_only_autoscalers_set_replicas_of_the_workloads_they_scale(overlay: list[Resource]) -> None:
@@ -84,7 +121,12 @@ def test_only_autoscalers_set_replicas_of_the_workloads_they_scale(overlay: list
     }
     assert scaled == {"gateway", "generator", "realtime"}
     for deployment in of_kind(overlay, "Deployment"):
-        assert ("replicas" in deployment["spec"]) != (deployment["metadata"]["name"] in scaled)
+        name = deployment["metadata"]["name"]
+        assert ("replicas" in deployment["spec"]) != (name in scaled), (
+            f"{name}: remove `replicas`, which its autoscaler sets"
+            if name in scaled
+            else f"{name}: set `replicas`, since no autoscaler does"
+        )
 
 
 def test_keda_queries_a_job_consumer_of_the_benchmarker_in_a_configured_account(
@@ -98,13 +140,14 @@ def test_keda_queries_a_job_consumer_of_the_benchmarker_in_a_configured_account(
     assert jobs
     for job in jobs:
         [trigger] = job["spec"]["triggers"]
-        assert trigger["metadata"]["account"] in accounts
-        assert trigger["metadata"]["stream"] == STREAM
-        assert trigger["metadata"]["consumer"] in consumers
-        assert trigger["metadata"]["lagThreshold"] == "1"  # a worker for each job
+        name, asked = job["metadata"]["name"], trigger["metadata"]
+        # Of an unknown account, stream or consumer, KEDA reads no backlog and starts no worker.
+        for field, known in (("account", accounts), ("stream", [STREAM]), ("consumer", consumers)):
+            assert asked[field] in known, f"{name}: set the trigger's `{field}` to one of {known}"
+        assert asked["lagThreshold"] == "1", f"{name}: a worker for each job (lagThreshold: 1)"
         # Jobs under way are in the lag already.
-        assert job["spec"]["scalingStrategy"] == {"strategy": "default"}
-        assert job["spec"]["rollout"] == {"strategy": "gradual"}
+        assert job["spec"].get("scalingStrategy") == {"strategy": "default"}, name
+        assert job["spec"].get("rollout") == {"strategy": "gradual"}, name
 
 
 def variables(resources: list[Resource], pod: Resource, secrets: dict[str, set[str]]) -> set[str]:
@@ -112,18 +155,23 @@ def variables(resources: list[Resource], pod: Resource, secrets: dict[str, set[s
     [container] = pod["containers"]
     names = {variable["name"] for variable in container.get("env", [])}
     for source in container["envFrom"]:
-        if "configMapRef" in source:
-            names |= maps[source["configMapRef"]["name"]]
-        else:
-            names |= secrets[source["secretRef"]["name"]]
+        known, kind = (maps, "configMapRef") if "configMapRef" in source else (secrets, "secretRef")
+        read = source[kind]["name"]
+        assert read in known, f"{kind} `{read}` is none of {', '.join(sorted(known))}"
+        names |= known[read]
     return names
 
 
-def secrets_of() -> dict[str, set[str]]:
+def make_secrets() -> dict[str, dict[str, str]]:
+    """Return the data of each secret, as an operator makes them."""
     from k8s.credentials import make  # noqa: PLC0415  (deploy/ is on the path in tests)
 
     manifests, _ = make("db.example.com", "lilypad")
-    return {str(s["metadata"]["name"]): set(s["stringData"]) for s in manifests}  # type: ignore[index,call-overload]
+    return {str(s["metadata"]["name"]): dict(s["stringData"]) for s in manifests}  # type: ignore[index,call-overload]
+
+
+def secrets_of() -> dict[str, set[str]]:
+    return {name: {*data} for name, data in make_secrets().items()}
 
 
 def test_every_set_variable_of_a_manifest_is_read_and_every_required_one_is_set(
@@ -136,9 +184,11 @@ def test_every_set_variable_of_a_manifest_is_read_and_every_required_one_is_set(
             continue
         fields = SETTINGS[service].model_fields
         set_variables = variables(overlay, pod, secrets)
-        assert set_variables <= {field.upper() for field in fields}, name
+        unread = set_variables - {field.upper() for field in fields}
+        assert not unread, f"{name} does not read {sorted(unread)}; remove or correct the names"
         required = {field.upper() for field, info in fields.items() if info.is_required()}
-        assert required | {"NATS_URL"} <= set_variables, name
+        unset = (required | {"NATS_URL"}) - set_variables
+        assert not unset, f"{name} needs {sorted(unset)}; set them in its settings or its secret"
 
 
 def test_the_generated_passwords_are_those_of_the_bus(overlay: list[Resource]) -> None:
