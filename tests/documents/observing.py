@@ -35,7 +35,19 @@ def named(query: str) -> set[str]:
     return {SUFFIX.sub("", name) for name in names} - WORDS
 
 
+def labels_read(query: str) -> set[str]:
+    """Return the labels that a query selects or groups by."""
+    selected = re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"", query)
+    grouped = re.findall(r"\b(?:by|on|without|ignoring)\s*\(([^)]*)\)", query)
+    return {*selected, *(name.strip() for names in grouped for name in names.split(","))}
+
+
+def documented_labels() -> dict[str, set[str]]:
+    """Map each metric in docs/reference/metrics.md to its labels."""
+    table = rows((ROOT / "docs" / "reference" / "metrics.md").read_text())
+    return {name: {*codes(row[3])} for row in table for name in codes(row[0])}
+
+
 def documented() -> set[str]:
     """Return the metric names in docs/reference/metrics.md."""
-    table = rows((ROOT / "docs" / "reference" / "metrics.md").read_text())
-    return {name for row in table for name in codes(row[0])}
+    return {*documented_labels()}

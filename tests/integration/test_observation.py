@@ -4,7 +4,7 @@ import re
 import secrets
 import urllib.request
 
-from documents.observing import documented, named, queries
+from documents.observing import documented, documented_labels, named, queries
 from integration.caller import Account
 from integration.collector import Collector
 from local.stack import Stack
@@ -13,6 +13,14 @@ from local.stack import Stack
 def scraped(text: str) -> set[str]:
     """Return the names of the metrics, also of those without a sample yet."""
     return {*re.findall(r"^# TYPE (\S+)", text, flags=re.MULTILINE)}
+
+
+def labelled(text: str) -> dict[str, set[str]]:
+    """Map the metrics that have samples to the labels of these."""
+    found: dict[str, set[str]] = {}
+    for name, labels in re.findall(r"^(\w+)(?:\{(.*)\})? \S+$", text, flags=re.MULTILINE):
+        found.setdefault(name, set()).update(re.findall(r'(\w+)="', labels))
+    return found
 
 
 def test_a_running_system_has_every_metric_of_the_reference_and_of_the_dashboards(
@@ -32,6 +40,11 @@ def test_a_running_system_has_every_metric_of_the_reference_and_of_the_dashboard
     assert {name for name in own if not name.startswith("process_")} == {
         name for name in documented() if not name.startswith("process_")
     }
+    labels = documented_labels()
+    for name, given in labelled("\n".join(answers.values())).items():
+        metric = re.sub(r"_(?:bucket|count|sum|created)$", "", name)
+        if metric in labels and not metric.startswith("process_"):
+            assert given - {"le"} == labels[metric], name
     edge = measuring_stack.edge.observe("/stats/prometheus")
     for labels in ('envoy_http_conn_manager_prefix="edge"', 'envoy_cluster_name="gateway"'):
         assert labels in edge

@@ -8,9 +8,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from documents.observing import OBSERVE, documented, named, queries
+from documents.observing import (
+    OBSERVE,
+    documented,
+    documented_labels,
+    labels_read,
+    named,
+    queries,
+)
 
 # Prometheus's own metrics of each scrape, and Envoy's, which the integration tests cover.
+FOREIGN_LABELS = re.compile(r"le|job|instance|envoy_\w+")
 FOREIGN_METRICS = re.compile(r"up|process_\w+|envoy_\w+")
 
 
@@ -59,3 +67,12 @@ def test_every_metric_of_a_query_is_in_the_reference() -> None:
         assert names, where
         unknown = {name for name in names - known if not FOREIGN_METRICS.fullmatch(name)}
         assert not unknown, where
+
+
+def test_every_label_of_a_query_is_one_of_its_metrics() -> None:
+    labels = documented_labels()
+    for where, query in queries().items():
+        known = set().union(*(labels.get(name, set()) for name in named(query)))
+        read = {label for label in labels_read(query) if not FOREIGN_LABELS.fullmatch(label)}
+        # Prometheus would find nothing, or add up what should be apart, without an error.
+        assert read <= known, f"{where}: no metric of its has the labels {sorted(read - known)}"
