@@ -81,6 +81,20 @@ async def new_reader(stack: Stack) -> AsyncIterator[Callable[[Caller], Caller]]:
         yield new_reader
 
 
+@pytest.fixture
+async def follower(quick_stack: Stack):
+    """A subscriber to the runs' events, as realtime is one; a module defines its `quick_stack`."""
+    async with bus.connect(quick_stack.nats.url("realtime"), "realtime") as connection:
+        yield connection
+
+
+@pytest.fixture
+async def letters(quick_stack: Stack):
+    """The operator's view of JetStream, who reads dead letters."""
+    async with bus.connect(quick_stack.nats.url("supervisor"), "supervisor") as connection:
+        yield connection.client.jetstream()
+
+
 @pytest.fixture(scope="package")
 def caller(new_caller: Callable[[], Caller]) -> Caller:
     return new_caller()

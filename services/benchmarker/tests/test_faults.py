@@ -78,20 +78,6 @@ async def queue(quick_stack: Stack):
         yield connection.client.jetstream()
 
 
-@pytest.fixture
-async def follower(quick_stack: Stack):
-    """A subscriber to the runs' events, as realtime is one."""
-    async with bus.connect(quick_stack.nats.url("realtime"), "realtime") as connection:
-        yield connection
-
-
-@pytest.fixture
-async def letters(quick_stack: Stack):
-    """The operator's view of JetStream, who reads dead letters."""
-    async with bus.connect(quick_stack.nats.url("supervisor"), "supervisor") as connection:
-        yield connection.client.jetstream()
-
-
 @pytest.mark.long
 async def test_jobs_survive_workers_killed_at_random(quick_stack, caller, follower) -> None:
     """No job is lost, and none runs twice."""
