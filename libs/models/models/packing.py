@@ -90,6 +90,8 @@ def _is_width(kind: str, bits: Any) -> bool:
 def _title(written: Any) -> str | None:
     """Return the name of a known kind, for a message."""
     kind = written.get("quant_method") if isinstance(written, dict) else None
+    if kind == "modelopt" and written.get("quant_algo") == "NVFP4":
+        return f"{KNOWN['nvfp4']} of {KNOWN[kind]}"
     return KNOWN.get(kind) if isinstance(kind, str) else None
 
 

@@ -24,6 +24,11 @@ INSTEAD = {
         "library",
         "a model of transformers for the same task",
     ),
+    "kokoro": (
+        "the model is for Kokoro's own library (kokoro), which modules do not install",
+        "library",
+        "a text-to-speech model of transformers (VITS), such as facebook/mms-tts-eng",
+    ),
     "pickle": (
         "the model has pickled weights only, and loading them can run arbitrary code",
         "pickle-only",

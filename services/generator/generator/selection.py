@@ -1,6 +1,7 @@
 """Selection of the files that a module needs, and the kinds of a repository's files."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from common.errors import HubUnavailable, ModelRefused
@@ -53,6 +54,8 @@ OTHER_FORMATS = {
     "flax": (".msgpack",),
     "onnx": (".onnx",),
 }
+# The weights of Kokoro's own library, which it names by their version.
+KOKORO = re.compile(r"kokoro-v[0-9_.]{1,16}\.pth")
 # The file that ColBERT's own library writes next to an encoder, whose head no other library loads.
 COLBERT = "artifact.metadata"
 # Files that spaCy and CTranslate2 write next to their weights.
@@ -92,6 +95,7 @@ def kinds_of(description: Description) -> frozenset[str]:
         "colbert": COLBERT in names,
         "setfit": description.library_name == SETFIT or SETTINGS in names,
         "spacy": names >= SPACY,
+        "kokoro": any(map(KOKORO.fullmatch, last)),
         "ctranslate2": converted,
         "pickle": bool(pickles),
         "quantized": not QUANTIZED.isdisjoint(names),
@@ -126,7 +130,9 @@ def needed(
         kept = folder in laid_out.with_weights
         index = shards.get(folder)
         # Where both are there, it is that of safetensors which was read.
-        of_pickles = not any(f"{file}.index.json" in names for file in WHOLE)
+        of_pickles = has_stale_index(names) or not any(
+            f"{file}.index.json" in names for file in WHOLE
+        )
         weights = _weights(names, None if of_pickles else index, WHOLE, SHARD) if kept else []
         if pickled and kept and not weights and not laid_out.pipeline:
             weights = _weights(names, index if of_pickles else None, PICKLED, PICKLED_SHARD)
@@ -150,6 +156,15 @@ def needed(
     if HEAD in siblings and is_setfit(description, laid_out):
         chosen.append(HEAD)
     return tuple(file_of(siblings[path]) for path in sorted(chosen))
+
+
+def has_stale_index(names: Collection[str]) -> bool:
+    """Return whether an index of safetensors would lie beside pickled weights alone.
+
+    Such an index was left behind, and the libraries load the pickles.
+    """
+    pickles = any(name in names for file in PICKLED for name in (file, f"{file}.index.json"))
+    return pickles and not any(map(is_weights, names))
 
 
 def is_setfit(description: Description, laid_out: Layout) -> bool:

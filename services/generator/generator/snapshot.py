@@ -19,6 +19,7 @@ from generator.selection import (
     Places,
     at,
     file_of,
+    has_stale_index,
     is_weights,
     kinds_of,
     name_of,
@@ -268,7 +269,11 @@ async def _read_indexes(
     wanted: dict[str, str] = {}
     for folder in laid_out.with_weights:
         if not any(at(folder, name) in siblings for name in WHOLE):
-            whole = (*WHOLE, *PICKLED) if pickled else WHOLE
+            prefix = at(folder, "")
+            names = {path.removeprefix(prefix) for path in siblings if path.startswith(prefix)}
+            beside = {name for name in names if "/" not in name}
+            whole = () if has_stale_index(beside) else WHOLE
+            whole = (*whole, *PICKLED) if pickled else whole
             for index in (at(folder, f"{name}.index.json") for name in whole):
                 if index in siblings:
                     wanted.setdefault(folder, index)

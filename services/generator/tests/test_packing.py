@@ -167,6 +167,7 @@ COMPRESSED: dict[str, Any] = {
     [
         ({"quant_method": "gptq", "bits": 3}, r"quantized \(GPTQ, of.*acme/toad, from which"),
         ({"quant_method": "modelopt"}, "Model Optimizer"),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "NVFP4 of NVIDIA's Model Optimizer"),
         ({"quant_method": "<b>"}, "quantized: its weights"),
         ({"bits": 4}, "quantized: its weights"),
         ({"quant_method": "bitsandbytes"}, "quantized: its weights"),

@@ -100,6 +100,7 @@ FILES: list[tuple[list[str], str, str]] = [
     (["model.bin", "vocabulary.json", "config.json"], "CTranslate2", "library"),
     (["config.cfg", "meta.json", "model"], "spaCy", "library"),
     (["onnx/model.onnx"], "ONNX", "library"),
+    (["kokoro-v1_0.pth", "voices/af.pt"], "Kokoro's own library (kokoro)", "library"),
     (["openvino_model.xml", "openvino_model.bin"], "OpenVINO", "library"),
     (["tf_model.h5"], "TensorFlow or Keras", "library"),
     (["frog-Q4_K_M.gguf"], "ends within its header", "weights"),
