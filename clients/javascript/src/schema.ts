@@ -2781,7 +2781,7 @@ export interface components {
             currency?: "USD";
             /**
              * Provider
-             * @description Provider of the machine; `custom` for a price of your own.
+             * @description Provider of the machine; `custom` for your own price.
              */
             provider: string;
             /**

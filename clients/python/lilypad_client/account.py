@@ -124,7 +124,7 @@ class Keys(Resource[Mode]):
 
         Args:
             name: to tell it from others.
-            idempotency_key: of your own, so that a program that starts over makes one key.
+            idempotency_key: your own, so that a restarted program makes no second key.
             fields: `scopes` (all when left out), `expires_at`.
         """
         body = {"name": name, **camel(fields)}

@@ -40,7 +40,7 @@ class Benchmarks(Resource[Mode]):
 
         Args:
             model_id: id or address of a model on the Hugging Face Hub.
-            idempotency_key: of your own, so that a program that starts over starts no second run.
+            idempotency_key: your own, so that a restarted program starts no second run.
             fields: as in the API reference, named as Python names them.
         """
         return _start(self, {"modelId": model_id, **camel(fields)}, idempotency_key)

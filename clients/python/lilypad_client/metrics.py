@@ -46,7 +46,7 @@ class Metrics(Resource[Mode]):
             metrics: throughput (samples/s), latency (ms), memory_usage and gpu_memory_usage
                 (MiB), cost_per_inference (USD), and any others.
             timestamp: when it was measured; now when left out.
-            idempotency_key: of your own, so that a program that starts over records it once.
+            idempotency_key: your own, so that a restarted program records it once.
         """
         body: dict[str, Any] = {"modelId": model_id, "metrics": dict(metrics)}
         if timestamp is not None:
@@ -61,7 +61,7 @@ class Metrics(Resource[Mode]):
 
         Args:
             records: `{"modelId": ..., "timestamp": ..., "metrics": {...}}` each.
-            idempotency_key: of your own, so that a program that starts over records them once.
+            idempotency_key: your own, so that a restarted program records them once.
         """
         body = {"records": list(records)}
         return self._call(operations.RECORD_MANY, body=body, idempotency_key=idempotency_key)

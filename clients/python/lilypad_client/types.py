@@ -472,7 +472,7 @@ class Price(Result):
     currency: Literal["USD"] = "USD"
     """Currency of every cost."""
     provider: str
-    """Provider of the machine; `custom` for a price of your own."""
+    """Provider of the machine; `custom` for your own price."""
     region: str
     """Region of the provider."""
     kind: str

@@ -55,7 +55,7 @@ TAGS = tuple(tag for tags in GROUPS.values() for tag in tags)
 
 REFUSED = {
     "audio-to-audio": Refusal(
-        "each model comes with a library of its own (speechbrain, asteroid, espnet), mostly with "
+        "each model comes with its own library (speechbrain, asteroid, espnet), mostly with "
         "pickled weights",
         "run the model's library in a container written for it",
     ),

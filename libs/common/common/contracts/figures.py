@@ -249,7 +249,7 @@ class Price(Message):
         description="Price per hour [USD/h]", json_schema_extra={"unit": "USD/h"}
     )
     currency: Literal["USD"] = Field("USD", description="Currency of every cost.")
-    provider: str = Field(description="Provider of the machine; `custom` for a price of your own.")
+    provider: str = Field(description="Provider of the machine; `custom` for your own price.")
     region: str = Field(description="Region of the provider.")
     kind: str = Field(description="`on_demand`, `spot` or `custom`.")
     machine: str = Field(description="Name of the machine at the provider.")
