@@ -157,7 +157,7 @@ def test_a_private_model_is_verified_only_for_an_account_whose_token_can_read_it
     private = "lilypad/tiny-private"
     refused = verify(account, model=private)
     assert refused.status_code == 404
-    assert "store a Hub token of yours" in refused.json()["error"]["message"]
+    assert "store your Hub token" in refused.json()["error"]["message"]
     stored = account.http.put(
         "/v1/api/account/hub-token", json={"token": MEMBER_TOKEN}, auth=(account.email, PASSWORD)
     )

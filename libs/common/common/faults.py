@@ -114,7 +114,7 @@ def invalid(error: ValidationError, model: type[BaseModel] | None = None) -> Inv
     # Unknown fields first: one is often the misspelling of a missing field.
     kinds = [fault["type"] for fault in faults]
     first = fields[kinds.index("extra_forbidden") if "extra_forbidden" in kinds else 0]
-    where = f"{first['path']}: " if first["path"] else ""
+    where = f"{first['path']}: " if first["path"] else "the request " * (first["message"] == OBJECT)
     return InvalidRequest(f"{where}{first['message']}", fields=fields)
 
 
@@ -164,7 +164,7 @@ def _unknown(name: str, owner: type[BaseModel] | None) -> str:
     if near and near[0] in known:
         return f"unknown field; did you mean `{known[near[0]]}`?"
     listed = ", ".join(f"`{public}`" for public in list(known.values())[:MAX_LISTED_FIELDS])
-    return f"unknown field; known are {listed}" if listed else "unknown field; none is known here"
+    return f"unknown field; the fields are {listed}" if listed else "unknown field; none is allowed"
 
 
 def public_names(model: type[BaseModel]) -> dict[str, FieldInfo]:

@@ -204,8 +204,9 @@ def refused(body: bytes, model: Any) -> InvalidRequest:
         (b'{"name": "\xff"}', "not UTF-8"),
         (b'{"nam": "x"}', "did you mean `name`?"),
         (b'{"name": "x", "expires_On": "x"}', "did you mean `expiresAt`?"),
-        (b'{"name": "x", "colour": "x"}', "known are `name`, `scopes`, `expiresAt`"),
+        (b'{"name": "x", "colour": "x"}', "the fields are `name`, `scopes`, `expiresAt`"),
         (b"{}", 'name: required and missing; for example "laptop"'),
+        (b"[1]", "the request must be a JSON object"),
     ],
 )
 def test_an_invalid_body_is_refused_with_its_fault_and_what_to_send(

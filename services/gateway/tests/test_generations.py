@@ -7,9 +7,11 @@ import psycopg
 import pytest
 
 from common.contracts.generation import GenerateOptions, GenerateRequest, ModelFacts
+from common.errors import InvalidRequest
 from common.postgres import Database
 from gateway import generations
 from gateway.generations import Generation, GenerationLog, GenerationsRequest
+from gateway.routes import verifications
 
 from .conftest import Desk
 
@@ -107,3 +109,11 @@ async def test_the_module_list_is_written_when_the_gateway_stops(
     assert [generation.digest for generation in await listed(GenerationLog(database), account)] == [
         "d1"
     ]
+
+
+def test_the_refusal_of_verify_names_the_field_once() -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        verifications.refuse(GenerateRequest(model_url="a/b", verify=True))
+    [fault] = refusal.value.details["fields"]
+    assert refusal.value.message == f"verify: {fault['message']}"
+    assert not fault["message"].startswith("verify:")

@@ -101,6 +101,6 @@ def _advised(error: ServiceError) -> ServiceError:
     """Add advice on private models to NoSuchModel; return any other refusal unchanged."""
     if isinstance(error, NoSuchModel):
         stop = "" if "suggestion" in error.details else "."
-        advice = f"{error.message}{stop} If it is private, {STORE_TOKEN}"
+        advice = f"{error.message}{stop} For a private model, {STORE_TOKEN}"
         return NoSuchModel(advice, **error.details)
     return error

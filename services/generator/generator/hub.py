@@ -55,7 +55,7 @@ PUBLIC = "https://huggingface.co"
 REFUSED_LOGIN = "Invalid credentials in Authorization header"
 NO_SUCH_MODEL = "no such model on the Hub, or it is private"
 NOT_OPEN_TO_OWNER = "no such model on the Hub, or your Hub token has no access to it"
-STORE_TOKEN = "store a Hub token of yours with PUT /v1/api/account/hub-token"  # noqa: S105  (advice)
+STORE_TOKEN = "store your Hub token with PUT /v1/api/account/hub-token"  # noqa: S105  (advice)
 KEPT_HEADERS = ("x-error-code", "x-error-message", "retry-after", "ratelimit", "ratelimit-policy")
 
 

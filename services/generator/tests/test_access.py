@@ -73,7 +73,7 @@ async def test_a_private_model_is_refused_like_a_missing_one(
             await generate(start(operator), model)
         messages.append((caught.value.status, caught.value.message, caught.value.details))
     assert messages[0] == messages[1]
-    assert "If it is private, store a Hub token" in caught.value.message
+    assert "For a private model, store your Hub token" in caught.value.message
 
 
 @pytest.mark.parametrize("model", [GATED, PRIVATE])

@@ -57,7 +57,8 @@ MAIN = "main"
 # An address as it is submitted; `parse` reads it.
 AddressText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=512)]
 SHAPE = (
-    "give https://huggingface.co/<owner>/<name> or <owner>/<name>, each also with /tree/<revision>"
+    "send https://huggingface.co/<owner>/<name> or <owner>/<name>, optionally followed by"
+    " /tree/<revision>"
 )
 
 
@@ -134,7 +135,7 @@ def _path_of(text: str) -> str:
     site = _SITE.match(text)
     if site is None:
         if ":" in text:
-            raise InvalidModel(f"only https://huggingface.co is read; {SHAPE}")
+            raise InvalidModel(f"only models on https://huggingface.co are served; {SHAPE}")
         return text.rstrip("/")
     path = re.split(r"[?#]", text[site.end() :], maxsplit=1)[0]
     return "/".join(part for part in path.split("/") if part)

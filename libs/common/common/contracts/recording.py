@@ -53,7 +53,7 @@ NewModelId = Annotated[ModelId, AfterValidator(check_no_controls), AfterValidato
 MetricName = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$"),
-    Hint("a metric's name holds 1 to 64 of a-z, 0-9 and _, a letter first, such as val_loss"),
+    Hint("a metric's name is a letter and up to 63 of a-z, 0-9 and _, such as val_loss"),
 ]
 # Metrics that cannot be negative, also when measured at one batch size.
 NON_NEGATIVE_METRICS = frozenset({*USUAL_METRICS, "memory_limit", "gpu_memory_limit", "batch_size"})

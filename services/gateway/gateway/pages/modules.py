@@ -22,7 +22,7 @@ SHOWN = 20
 GENERATION = re.compile(r"gen_[0-9a-f]{24}")
 # Advice beyond the refusal's own message, by `details.reason`.
 HELP = {
-    "gated": "Ask for access on the model's page of the Hub, then store a Hub token of yours on"
+    "gated": "Ask for access on the model's page of the Hub, then store your Hub token on"
     " the account's page; or choose a model that is open.",
     "hub-token": "Store another Hub token on the account's page.",
     "private": "Make the model public, or choose another one.",

@@ -22,11 +22,10 @@ async def verify(bus: Bus, generations: GenerationLog, call: Call, body: Generat
     """Answer 200 with the verdict, or 202 until the module has run."""
     seconds = preferred(call)
     if seconds is None and call.version == "v1":
-        message = (
-            "verify: the module is run, which takes a while; ask v2, or send"
-            " Prefer: respond-async or Prefer: wait=<seconds>"
+        raise _refusal(
+            "running the module takes a while; use v2, or send Prefer: respond-async or"
+            " Prefer: wait=<seconds>"
         )
-        raise InvalidRequest(message, fields=[{"path": "verify", "message": message}])
     if seconds is None and call.joining:
         seconds = 0.0  # a retry lacks only the address, where it can wait
     module = await bus.call(VERIFY, body)
@@ -46,8 +45,11 @@ async def verify(bus: Bus, generations: GenerationLog, call: Call, body: Generat
 def refuse(body: GenerateRequest) -> None:
     """Raise InvalidRequest for `verify`: an archive cannot hold a verdict."""
     if body.verify:
-        message = "verify: belongs to /generate; /download has the same files"
-        raise InvalidRequest(message, fields=[{"path": "verify", "message": message}])
+        raise _refusal("use it with /generate; /download returns the same files, without a run")
+
+
+def _refusal(fault: str) -> InvalidRequest:
+    return InvalidRequest(f"verify: {fault}", fields=[{"path": "verify", "message": fault}])
 
 
 class VerificationRoutes:
