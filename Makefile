@@ -96,8 +96,8 @@ unit: $(STAMP) $(NPM_STAMP) ## the packages' own tests
 integration: $(STAMP) $(NPM_STAMP) ## the whole stack with real servers
 	@$(PYTEST) tests/integration
 
-k8s-check: $(STAMP) ## the manifests: kustomize, schemas, policies
-	@$(PYTEST) deploy/k8s
+k8s-check: $(STAMP) ## the manifests: kustomize, schemas, policies, rights on the bus
+	@$(PYTEST) deploy/k8s deploy/nats/tests/test_permissions.py
 
 images: $(STAMP) ## build all images without Docker, list what is in them, start the stack from them (root; buildah, runc, mmdebstrap)
 	@deploy/images/build.sh

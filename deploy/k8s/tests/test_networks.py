@@ -137,8 +137,11 @@ def test_pods_reach_and_are_reached_by_what_they_need_and_by_nothing_else(folder
         resources = build(K8S / "overlays" / folder)
     if folder.startswith("cloudnative-pg"):
         between, out, into = between | DATABASE_BETWEEN, out | DATABASE_OUT, into | DATABASE_IN
-    assert set(paths(resources, "egress")) == between | out
-    assert set(paths(resources, "ingress")) == between | into
+    for way, needed in (("egress", between | out), ("ingress", between | into)):
+        admitted = set(paths(resources, way))
+        # (who, whom, port) of each
+        assert admitted - needed == set(), f"no policy may admit this {way}"
+        assert needed - admitted == set(), f"admit this {way} by a policy"
     [nobody] = [p for p in of_kind(resources, "NetworkPolicy") if p["metadata"]["name"] == "nobody"]
     assert nobody["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
@@ -151,7 +154,7 @@ def test_the_ports_that_policies_open_are_those_of_the_containers(overlay: list[
         for name, pod in pods(overlay)
     }
     for _, whom, port in BETWEEN | IN:
-        assert port in listened[whom], (whom, port)
+        assert port in listened[whom], f"{whom}: policies open port {port}; no container has it"
     for service in of_kind(overlay, "Service"):
         name = service["metadata"]["name"]
         # Each names its own pods, which the selector of their workload has, too.

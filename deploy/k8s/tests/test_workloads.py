@@ -39,18 +39,19 @@ def test_every_pod_is_found_by_its_own_name_and_by_no_other(overlay: list[Resour
     for workload in of_kind(overlay, "Deployment", "StatefulSet"):
         name, spec = workload["metadata"]["name"], workload["spec"]
         own = {"matchLabels": {NAME: name}}
-        assert spec["selector"] == own
-        assert spec["template"]["metadata"]["labels"][NAME] == name
+        assert spec["selector"] == own, f"{name}: its selector must be {own}"
+        assert spec["template"]["metadata"]["labels"][NAME] == name, f"{name}: label its pods so"
         pod = spec["template"]["spec"]
         for spread in pod.get("topologySpreadConstraints", []):
-            assert spread["labelSelector"] == own, name
+            assert spread["labelSelector"] == own, f"{name}: spread over its own pods, {own}"
             # A cluster with one node left still runs all of them.
             assert (spread["maxSkew"], spread["whenUnsatisfiable"]) == (1, "ScheduleAnyway")
         for apart in (pod.get("affinity") or {}).get("podAntiAffinity", {}).values():
             assert [a["labelSelector"] for a in apart] == [own], name
     for budget in of_kind(overlay, "PodDisruptionBudget"):
         name = budget["metadata"]["name"]
-        assert budget["spec"]["selector"] == {"matchLabels": {NAME: name}}
+        selected = budget["spec"].get("selector")
+        assert selected == {"matchLabels": {NAME: name}}, f"{name}: its budget is of other pods"
     for job in of_kind(overlay, "ScaledJob"):
         labels = job["spec"]["jobTargetRef"]["template"]["metadata"]["labels"]
         worker_class = job["metadata"]["name"].removeprefix("worker-")
@@ -75,17 +76,21 @@ def test_nats_servers_start_together_by_their_own_names_and_keep_their_disks(
     [nats] = of_kind(overlay, "StatefulSet")
     spec = nats["spec"]
     # One after the other, the first would wait for ever for two that are not started.
-    assert (spec["podManagementPolicy"], spec["serviceName"]) == ("Parallel", "nats")
+    assert spec.get("podManagementPolicy") == "Parallel", "nats: `podManagementPolicy: Parallel`"
+    assert spec["serviceName"] == "nats", "nats: `serviceName` names the servers"
     [container] = spec["template"]["spec"]["containers"]
     [_, file] = container["args"]
-    assert file == f"/etc/nats/{'cluster' if spec['replicas'] > 1 else 'one'}.conf"
+    wanted = f"/etc/nats/{'cluster' if spec['replicas'] > 1 else 'one'}.conf"
+    assert file == wanted, f"nats: {spec['replicas']} replicas need {wanted}"
     assert container["lifecycle"]["preStop"]["exec"]["command"][1:] == ["--signal", "ldm=1"]
     values = {e["name"]: e.get("value") for e in container["env"]}
     assert values["NATS_SERVER_NAME"] is None  # the pod's
     named = [e["valueFrom"] for e in container["env"] if "valueFrom" in e]
     assert named == [{"fieldRef": {"fieldPath": "metadata.name"}}]
     routes = re.findall(r"@(nats-\d)\.nats:6222", str(values["NATS_ROUTES"]))
-    assert routes == ["nats-0", "nats-1", "nats-2"]
+    assert routes == ["nats-0", "nats-1", "nats-2"], (
+        "nats: NATS_ROUTES has port 6222 of each server"
+    )
     for listens, port in (("HOST", ""), ("MONITORING", ":8222"), ("CLUSTER_LISTEN", ":6222")):
         assert values[f"NATS_{listens}"] == f"0.0.0.0{port}"
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -109,11 +114,18 @@ def test_every_probe_reads_the_path_that_answers_it(overlay: list[Resource]) -> 
         [container] = workload["spec"]["template"]["spec"]["containers"]
         probes = {key: container[key] for key in container if key.endswith("Probe")}
         asked = {key: p["httpGet"]["path"] for key, p in probes.items() if "httpGet" in p}
-        assert asked == PATHS[name], name
+        assert asked == PATHS[name], f"{name}: its probes ask {asked}; it answers {PATHS[name]}"
         if "startupProbe" in probes:
-            assert seconds(probes["startupProbe"]) >= MIN_START_S, name
-        assert MIN_HANG_S <= seconds(probes["livenessProbe"]) <= MAX_HANG_S, name
-        assert probes["readinessProbe"]["periodSeconds"] <= 5, name
+            assert seconds(probes["startupProbe"]) >= MIN_START_S, (
+                f"{name}: migrations need a startupProbe of {MIN_START_S} s or more"
+            )
+        assert MIN_HANG_S <= seconds(probes["livenessProbe"]) <= MAX_HANG_S, (
+            f"{name}: its livenessProbe restarts it after {seconds(probes['livenessProbe'])} s; "
+            f"use {MIN_HANG_S} to {MAX_HANG_S}"
+        )
+        assert probes["readinessProbe"]["periodSeconds"] <= 5, (
+            f"{name}: ask its readinessProbe every 5 s or more often"
+        )
 
 
 def test_each_container_runs_its_own_program_with_what_it_mounts(overlay: list[Resource]) -> None:
@@ -122,7 +134,8 @@ def test_each_container_runs_its_own_program_with_what_it_mounts(overlay: list[R
         [container] = pod["containers"]
         if service not in ("edge", "nats"):
             module = "benchmarker.worker" if service == "worker" else service
-            assert container["command"] == ["python", "-m", module], name
+            command = ["python", "-m", module]
+            assert container["command"] == command, f"{name}: its command is {command}"
             image = f"worker-{'cuda' if 'gpu' in name else 'cpu'}" if "-" in name else "services"
             assert container["image"].startswith(f"lilypad/{image}:"), name
             writable = {m["mountPath"] for m in container["volumeMounts"]}
@@ -130,7 +143,7 @@ def test_each_container_runs_its_own_program_with_what_it_mounts(overlay: list[R
         claims = {"data"} if service == "nats" else set()
         volumes = {volume["name"] for volume in pod["volumes"]}
         mounted = {m["name"] for c in containers(pod) for m in c["volumeMounts"]}
-        assert mounted == volumes | claims, name
+        assert mounted == volumes | claims, f"{name}: mount each of its volumes, and no others"
         for volume in pod["volumes"]:
             # What a worker downloads must not fill the node's disk.
             bounded = "sizeLimit" in volume.get("emptyDir", {})
@@ -150,7 +163,8 @@ def test_priorities_rank_servers_above_services_above_workers(overlay: list[Reso
     for name, pod in pods(overlay):
         kind = {"edge": "servers", "nats": "servers", "worker": "workers"}
         rank = kind.get(name.partition("-")[0], "services")
-        assert pod["priorityClassName"] == f"lilypad-{rank}", name
+        given = pod.get("priorityClassName")
+        assert given == f"lilypad-{rank}", f"{name}: set `priorityClassName: lilypad-{rank}`"
 
 
 def test_the_namespace_admits_restricted_pods_alone(overlay: list[Resource]) -> None:
@@ -160,7 +174,9 @@ def test_the_namespace_admits_restricted_pods_alone(overlay: list[Resource]) -> 
         assert labels[f"pod-security.kubernetes.io/{mode}"] == "restricted"
     for resource in overlay:
         if resource["kind"] not in ("Namespace", "PriorityClass"):
-            assert resource["metadata"]["namespace"] == namespace["metadata"]["name"]
+            own, wanted = resource["metadata"].get("namespace"), namespace["metadata"]["name"]
+            name = f"{resource['kind']} {resource['metadata']['name']}"
+            assert own == wanted, f"{name}: its namespace is {own}, and the Namespace is {wanted}"
 
 
 def test_autoscalers_keep_two_replicas_and_remove_them_slowly(overlay: list[Resource]) -> None:
@@ -169,7 +185,8 @@ def test_autoscalers_keep_two_replicas_and_remove_them_slowly(overlay: list[Reso
         assert spec["scaleTargetRef"] == {
             "apiVersion": "apps/v1", "kind": "Deployment", "name": name,
         }  # fmt: skip
-        assert spec["minReplicas"] == 2
+        assert spec["minReplicas"] == 2, f"{name}: two replicas survive the loss of a node"
+        assert spec["maxReplicas"] > 2, f"{name}: `maxReplicas` is above `minReplicas`"
         [metric] = spec["metrics"]
         target = metric["resource"]["target"]
         assert (metric["resource"]["name"], target["type"]) == ("cpu", "Utilization")
@@ -188,7 +205,9 @@ def test_workers_start_for_their_own_class_of_jobs_and_end_after_one(
     jobs = of_kind(overlay, "ScaledJob")
     served = {job["metadata"]["name"].removeprefix("worker-"): job["spec"] for job in jobs}
     [queued] = [m["data"] for m in of_kind(overlay, "ConfigMap") if "WORKER_CLASSES" in m["data"]]
-    assert {*served} == {*queued["WORKER_CLASSES"].split(",")} <= {*CLASSES}
+    classes = {*queued["WORKER_CLASSES"].split(",")}
+    assert {*served} == classes, f"WORKER_CLASSES are those of the ScaledJobs, {sorted(served)}"
+    assert classes <= {*CLASSES}
     for worker_class, spec in served.items():
         [trigger] = spec["triggers"]
         asked = trigger["metadata"]

@@ -3,7 +3,7 @@
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AnyHttpUrl, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -37,6 +37,10 @@ def _origin(text: str) -> str:
 
 # Web origins from an environment variable: https://app.example.com, https://other.example.com
 WebOrigins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_origins)]
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    BeforeValidator(lambda level: level.strip().upper() if isinstance(level, str) else level),
+]
 
 
 class ServiceSettings(BaseSettings):
@@ -54,7 +58,7 @@ class ServiceSettings(BaseSettings):
     # File with the certificates of the bus's authorities; with it, or a URL that begins with
     # tls://, the bus is used over TLS only.
     nats_ca_file: Path | None = None
-    log_level: str = "INFO"
+    log_level: LogLevel = "INFO"
     # Servers that hold each stream; 3 where NATS is a cluster of three.
     stream_replicas: Annotated[int, Field(ge=1, le=5)] = 1
     # The collector of traces, and the share of requests that are traced.
