@@ -38,31 +38,27 @@ def numbered_storages() -> Iterator[None]:
 
 
 def pickle_only(folder: Path, malicious: bool = False) -> None:
-    """Make a classifier with pickled weights, in torch's first format, or with a payload."""
+    """Make a classifier whose pickle is a training's checkpoint, or has a payload."""
     bert_classifier(folder)
     weights: dict[str, Any] = load_file(folder / WEIGHTS)
-    if malicious:
-        weights["payload"] = Payload()
-    file = folder / "pytorch_model.bin"
-    if malicious:
-        torch.save(weights, file)
-    else:
-        with numbered_storages():
-            torch.save(weights, file, _use_new_zipfile_serialization=False)
+    saved = {**weights, "payload": Payload()} if malicious else {"model": weights, "epoch": 3}
+    torch.save(saved, folder / "pytorch_model.bin")
     (folder / WEIGHTS).unlink()
 
 
-def pickled(folder: Path, maker: str, shards: int = 0, **options: Any) -> None:
+def pickled(
+    folder: Path, maker: str, shards: int = 0, is_first: bool = False, **options: Any
+) -> None:
     """Make a model with another maker, and pickle its weights as the libraries once did.
 
-    With `shards`, in so many files, with an index.
+    With `shards`, in so many files, with an index; if `is_first`, in torch's first format.
     """
     pkgutil.resolve_name(f"hub.{maker}")(folder, **options)
     for file in sorted(folder.rglob(WEIGHTS)):
-        pickle_weights(file, shards)
+        pickle_weights(file, shards, is_first=is_first)
 
 
-def pickle_weights(file: Path, shards: int) -> None:
+def pickle_weights(file: Path, shards: int, *, is_first: bool) -> None:
     weights = load_file(file)
     file.unlink()
     config = json.loads((file.parent / "config.json").read_text())
@@ -70,7 +66,12 @@ def pickle_weights(file: Path, shards: int) -> None:
         for name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"):
             weights[name] = weights["shared.weight"]
     if not shards:
-        torch.save(weights, file.with_name("pytorch_model.bin"))
+        with numbered_storages():
+            torch.save(
+                weights,
+                file.with_name("pytorch_model.bin"),
+                _use_new_zipfile_serialization=not is_first,
+            )
         return
     places: dict[str, str] = {}
     for number in range(shards):

@@ -46,7 +46,10 @@ MISFITS = (
         "lilypad/pickled-tied",
         "awkward:pickled",
         "translation",
-        branches={"main": {"maker": "lifelike:t5"}},
+        branches={
+            "main": {"maker": "lifelike:t5"},
+            "first": {"maker": "lifelike:t5", "is_first": True},
+        },
     ),
     Model(
         "lilypad/pickled-sentences",

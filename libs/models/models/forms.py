@@ -41,7 +41,7 @@ FORMS = (
     ),
     (
         "pickles of transformers and sentence-transformers, unconverted",
-        "`pytorch_model.bin`, or the shards of its index, as torch has written them since 2020",
+        "`pytorch_model.bin`, or the shards of its index, in either of torch.save's formats",
         "[converted](#pickled-weights) to safetensors when the image is built, with a warning",
     ),
     (

@@ -18,8 +18,9 @@ Error = tuple[int, str, dict[str, Any]]
 WAIT_S = 12
 MODEL_MISSING = "no such model on the Hub, or it is private; did you mean `openai-community/gpt2`?"
 MODEL_REFUSED = (
-    "the model has pickled weights only, in a form from before 2020; what would help: a copy saved"
-    " with save_pretrained() of today, which writes safetensors"
+    "the model has pickled weights only, and a file does more than hold tensors (it has more than"
+    " tensors), which could be anyone's code and is never run; what would help: a copy saved with"
+    " save_pretrained() of today, which writes safetensors"
 )
 ANOTHER_SITE = "the request comes from another site; send it from this one, or use an API key"
 NOT_OPTED_IN = (

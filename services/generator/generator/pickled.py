@@ -1,12 +1,14 @@
 """Sizes of pickled weights, read from the end and the beginning of their files."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from common.errors import ModelRefused
 from generator import pickles, weights
 from generator.description import Description
 from generator.hub import Hub
+from generator.opcodes import broken
 from generator.pickles import Directory, Pickled
 from generator.selection import File
 from generator.weights import Weights
@@ -16,6 +18,10 @@ FIRST_READ_BYTES = 64_000
 # More files than any model has that people use, and few enough to read each.
 MAX_FILES = 64
 MAX_CONCURRENT = 4
+
+
+Part = Callable[[int, int], Awaitable[bytes]]
+Parse = Callable[..., Awaitable[Any]]
 
 
 async def measure(hub: Hub, description: Description, files: list[File]) -> Weights | None:
@@ -47,7 +53,10 @@ async def _read(hub: Hub, description: Description, file: File) -> Pickled:
 
     length = min(FIRST_READ_BYTES, file.size)
     end = await part(file.size - length, length)
-    begin, size = pickles.directory_range(end, file.size)
+    place = pickles.directory_range(end, file.size)
+    if place is None:
+        return await _read_series(part, parse, file.size)
+    begin, size = place
     content = end[begin - (file.size - length) :][:size]
     if begin < file.size - length:
         content = await part(begin, size)
@@ -58,3 +67,13 @@ async def _read(hub: Hub, description: Description, file: File) -> Pickled:
         "pickle", content, storages=directory.storages, pickle_size=directory.pickle.size
     )
     return found
+
+
+async def _read_series(part: Part, parse: Parse, file_size: int) -> Pickled:
+    """Read a file in torch's first format, which begins with its pickles."""
+    for length in (FIRST_READ_BYTES, pickles.MAX_PICKLE_BYTES):
+        content = await part(0, min(length, file_size))
+        found: Pickled | None = await parse("series", content, file_size=file_size)
+        if found:
+            return found
+    raise broken("it ends too early")

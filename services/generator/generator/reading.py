@@ -61,6 +61,7 @@ READERS: dict[str, tuple[Callable[..., Any], TypeAdapter[Any]]] = {
     "header": (weights.read_header, TypeAdapter(Header)),
     "directory": (pickles.read_directory, TypeAdapter(Directory)),
     "pickle": (pickles.read_pickle, TypeAdapter(Pickled)),
+    "series": (pickles.read_series, TypeAdapter(Pickled | None)),
     "setfit": (setfit.read_settings, TypeAdapter(setfit.Settings)),
     "head": (setfit.read_model_head, TypeAdapter(setfit.Head)),
     "gguf": (gguf.read, TypeAdapter(gguf.Header | None)),

@@ -85,7 +85,9 @@ def convert_file(old: Path, new: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    tensors = torch.load(old, map_location="cpu", weights_only=True, mmap=True)
+    with old.open("rb") as content:  # torch before 1.6 wrote no zip, and torch maps no other file
+        mapped = content.read(4) == b"PK\3\4"
+    tensors = torch.load(old, map_location="cpu", weights_only=True, mmap=mapped)
     seen: set[int] = set()
     plain = {}
     for name, tensor in tensors.items():
