@@ -4092,7 +4092,7 @@ export interface operations {
                      *             {
                      *               "name": "hub",
                      *               "outcome": "passed",
-                     *               "message": "the Hub's present answer"
+                     *               "message": "read from the Hub just now"
                      *             },
                      *             {
                      *               "name": "license",
@@ -4165,7 +4165,7 @@ export interface operations {
                      *             {
                      *               "name": "hub",
                      *               "outcome": "passed",
-                     *               "message": "the Hub's present answer"
+                     *               "message": "read from the Hub just now"
                      *             },
                      *             {
                      *               "name": "license",
@@ -4366,7 +4366,7 @@ export interface operations {
                      *             {
                      *               "name": "hub",
                      *               "outcome": "passed",
-                     *               "message": "the Hub's present answer"
+                     *               "message": "read from the Hub just now"
                      *             },
                      *             {
                      *               "name": "license",
@@ -4451,7 +4451,7 @@ export interface operations {
                      *             {
                      *               "name": "hub",
                      *               "outcome": "passed",
-                     *               "message": "the Hub's present answer"
+                     *               "message": "read from the Hub just now"
                      *             },
                      *             {
                      *               "name": "license",

@@ -206,12 +206,12 @@ def _recommendations(
     lines = [] if in_doubt else [_advice(chosen, regime, results)]
     used = chosen.memory.used
     if used is not None:
-        also = f", {retained:,.0f} MiB its C library kept for later calls" if retained else ""
+        also = f", plus {retained:,.0f} MiB that its C library keeps for reuse" if retained else ""
         lines.append(
             f"Give it at least {(used + retained) * HEADROOM:,.0f} MiB of"
             f" {'GPU ' if gpu else ''}memory"
-            f" for batch size {chosen.batch_size}: {used:,.0f} MiB was the peak{also}, and a fifth"
-            " is headroom."
+            f" for batch size {chosen.batch_size}: the peak was {used:,.0f} MiB{also},"
+            " plus a fifth as headroom."
         )
     if regime != "unknown" and results.setup.dtype == "float32" and gpu:
         lines.append("Measure bfloat16 too: this device computes it several times as fast.")

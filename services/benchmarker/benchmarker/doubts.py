@@ -27,11 +27,11 @@ MAX_NEIGHBOUR_CORES = 0.2
 MAX_SHARE = 1.1
 
 REMEDIES = {
-    "drift": "Measure again with a higher `warmup`, on a machine whose clocks are steady.",
+    "drift": "Measure again with a higher `warmup`, on a machine with steady clocks.",
     "noise": "Measure again with more `iterations`.",
-    "clocks": "Measure again while the host's processor is idle: it holds the device up.",
+    "clocks": "Measure again while the host's processor is idle: it delays the device.",
     "warm-up": "Measure again with a higher `warmup`: calls were still becoming faster.",
-    "compile": "Leave `compile` out, or have the model's graph breaks mended first.",
+    "compile": "Leave `compile` out, or fix the model's graph breaks first.",
     "throttled": "Measure again where the clocks are not lowered: cool the machine, raise its power"
     " limit, or give the worker's container a larger share of the processor.",
     "ceilings": "Measure again while the machine is idle: its ceilings were measured too low.",
@@ -55,7 +55,7 @@ def of_size(
     half = half_width(latency)
     if half is not None and half > MAX_HALF_WIDTH:
         doubts.append(
-            f"noise: the mean is known to within {percent(half)} only; take more iterations"
+            f"noise: the mean is known only to within {percent(half)}; use more iterations"
         )
     if by_device and by_device.median and latency.median:
         apart = latency.median / by_device.median - 1
@@ -114,14 +114,14 @@ def remedies(doubts: Iterable[str], point: Point) -> list[str]:
     advice = {}
     for doubt in doubts:
         kind = doubt.partition(":")[0]
-        advice[kind] = f"{REMEDIES[kind]} ({doubt})"
+        advice[kind] = f"{REMEDIES[kind].removesuffix('.')} ({doubt})."
         half = half_width(point.latency)
         if kind == "noise" and half is not None:
             # The interval narrows with the root of the number of calls.
             needed = point.latency.samples * (half / MAX_HALF_WIDTH) ** 2
             advice[kind] = (
                 f"Measure again with at least {_rounded_up(needed):,} `iterations`: with"
-                f" {point.latency.samples:,} the mean is known to within {percent(half)} only."
+                f" {point.latency.samples:,} the mean is known only to within {percent(half)}."
             )
     return list(advice.values())
 

@@ -244,7 +244,7 @@ class Gateway:
         if error.status_code == 404:
             near = self.addresses.nearest(request.url.path)
             advice = f"; did you mean {near}?" if near else ";"
-            refusal: ServiceError = NotFound(f"no such address{advice} /docs lists all")
+            refusal: ServiceError = NotFound(f"no such address{advice} /docs lists every address")
         elif error.status_code == 405:
             methods = sorted(self._methods(request))
             refusal = NotFound(

@@ -182,10 +182,10 @@ def _unused(read: Snapshot, options: GenerateOptions) -> list[Check]:
     found = []
     if options.gpu:
         instead = _original(read, "the model that it was converted from, with safetensors weights")
-        unasked = "modules of GGUF files compute on processors: no GPU is asked for"
-        found.append(("gpu", f"{unasked}; for a GPU take {instead}"))
+        unasked = "modules of GGUF files run on CPUs and request no GPU"
+        found.append(("gpu", f"{unasked}; for a GPU, use {instead}"))
     if options.optimization_level in ("none", "full"):
-        found.append(("optimizationLevel", "llama.cpp computes in one way only"))
+        found.append(("optimizationLevel", "llama.cpp has only one level"))
     return [Check(name=name, outcome="warning", message=message) for name, message in found]
 
 

@@ -186,7 +186,7 @@ def _freshness(age: float) -> Check:
             outcome="warning",
             message=f"the Hugging Face Hub is unavailable: the model is that of {minutes} min ago",
         )
-    return Check(name="hub", outcome="passed", message="the Hub's present answer")
+    return Check(name="hub", outcome="passed", message="read from the Hub just now")
 
 
 def _conclude(checks: list[Check]) -> Validation:

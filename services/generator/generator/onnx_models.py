@@ -51,8 +51,8 @@ def _unused(read: Snapshot, options: GenerateOptions) -> list[Check]:
     if options.gpu:
         base = read.description.base
         instead = refusals.made_from(base) if base else "the model with safetensors weights"
-        message = "modules of ONNX files compute on processors: no GPU is asked for; for a GPU "
-        found.append(("gpu", f"{message}take {instead}"))
+        message = "modules of ONNX files run on CPUs and request no GPU; for a GPU, use "
+        found.append(("gpu", f"{message}{instead}"))
     if options.optimization_level == "full":
         found.append(("optimizationLevel", "onnxruntime computes in one way only"))
     return [Check(name=name, outcome="warning", message=message) for name, message in found]

@@ -98,7 +98,7 @@ class Resources:
         return {
             "cpu": "what providers offer one job; twice that for a large model without a GPU",
             "memoryMiB": (MEANT if self.gpu else counted)[self.memory_source],
-            "vramMiB": counted[self.vram_source] if self.gpu else "no GPU is asked for",
+            "vramMiB": counted[self.vram_source] if self.gpu else "no GPU requested",
             "diskMiB": "the image's libraries, and the weights' files",
             "timeout": "half an hour for one request",
             "executionTimeout": "timeout, and the pull of diskMiB at 250 Mbit/s",
@@ -286,13 +286,13 @@ def rounded_up(mib: float) -> int:
 def enough(memory: int, needed: int) -> Check:
     """Check that the requested memory is at least the estimated need, both in MiB."""
     if memory >= needed:
-        message = f"{memory:,} MiB of memory, {needed:,} estimated"
+        message = f"{memory:,} MiB requested, {needed:,} MiB estimated"
         return Check(name="memory", outcome="passed", message=message)
     return Check(
         name="memory",
         outcome="warning",
         message=f"memory: {memory:,} MiB is {needed - memory:,} MiB less than the {needed:,} MiB "
-        "that the model is estimated to need; the network ends a job that takes more than it asked",
+        "estimated for the model; the network ends a job that uses more than it requested",
     )
 
 

@@ -167,7 +167,7 @@ async def test_a_gguf_module_requests_no_gpu_and_names_a_model_that_can_use_one(
     module = await handlers_of(*header(), tags=tags).generate(request)
     [check] = [check for check in module.validation.checks if check.name == "gpu"]
     assert check.outcome == "warning"
-    assert f"no GPU is asked for; for a GPU take {instead}" in check.message
+    assert f"request no GPU; for a GPU, use {instead}" in check.message
     needs = yaml.safe_load(module.files["module.yaml"])["resources"]
     assert (needs["gpu"], needs["vramMiB"]) == (0, 0)
 
@@ -284,7 +284,7 @@ async def test_a_gguf_model_that_also_reads_images_is_served_for_texts_with_a_wa
     assert module.model.task == "text-generation"
     [check] = [check for check in module.validation.checks if check.name == "images"]
     assert check.outcome == "warning"
-    assert "for images take acme/toad, from which it was made" in check.message
+    assert "for images, use acme/toad, from which it was made" in check.message
 
 
 def test_the_cache_of_a_trillion_layers_is_computed_without_iterating_over_them() -> None:

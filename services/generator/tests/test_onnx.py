@@ -118,7 +118,7 @@ async def test_a_quantized_onnx_file_and_a_requested_gpu_cause_warnings(
     assert module.manifest["run"]["file"] == file
     warnings = generated.validation.errors
     assert any(f"{file} is quantized, by its name" in text for text in warnings)
-    assert any("no GPU is asked for" in text for text in warnings)
+    assert any("request no GPU" in text for text in warnings)
     plain, _ = await make("similarity")
     assert module.manifest["model"]["parameters"] > 3 * plain.manifest["model"]["parameters"]
 
