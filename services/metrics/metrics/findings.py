@@ -12,6 +12,7 @@ from common.contracts.timestamps import from_us
 from metrics.arrays import Floats, Times
 from metrics.shape import Event, Shape, describe, needed, sharpen
 from metrics.shape.cells import median
+from metrics.shape.shape import MIN_STEP_US
 from metrics.units import unit
 from metrics.window import History
 
@@ -33,10 +34,19 @@ class Changes:
     events: list[Event]
 
     @property
+    def width(self) -> int:
+        """The width of a cell (time bucket), in microseconds."""
+        return self.shape.cells.width if self.shape.cells is not None else 0
+
+    @property
     def last(self) -> int:
-        """The end of the last cell (time bucket), in microseconds since 2000."""
+        """The end of the last cell, in microseconds since 2000."""
         cells = self.shape.cells
         return int(cells.at[-1]) + cells.width if cells is not None else 0
+
+    def ended(self, now: int) -> bool:
+        """Return whether the samples ended: a whole cell before now has none."""
+        return now - self.last > self.width
 
     def findings(self) -> Iterable[Finding]:
         for event in self.events:
@@ -106,10 +116,15 @@ def find_changes(
             sharpen(shape, history.at, history.value)
         elif metric in samples:
             sharpen(shape, *samples[metric])
+        found = Changes(metric, shape, [])
+        newest = int(history.at[-1]) if history.at is not None else found.last
         for event in shape.events:
             event.begin = max(event.begin, since)
             _add_season(event, shape)
-        changes[metric] = Changes(metric, shape, _significant(history, shape))
+            if event.kind == "step" and newest - event.begin < MIN_STEP_US:
+                event.kind = "incident"  # its cell began earlier than it
+        found.events = _significant(history, shape)
+        changes[metric] = found
     return changes
 
 

@@ -63,18 +63,21 @@ def recommend(
 
 
 def _changes(changes: Changes, limit: float, now: datetime) -> Iterator[str]:
+    ended = changes.ended(to_us(now))
     for event in changes.events:
         worse = (event.size > 0) == lower_is_better(changes.metric)
         if event.kind == "slope":
             steps = any(other.kind == "step" and _spans(event, other) for other in changes.events)
-            yield _slope(changes.metric, event, limit, now, worse=worse, steps=steps)
+            yield _slope(changes, event, limit, worse=worse, steps=steps, ended=ended)
         elif event.kind == "step" and any(_spans(other, event) for other in changes.events):
             yield _interruption(changes.metric, event)
         elif event.end is None:
-            yield _lasting(changes.metric, event, now, worse=worse)
+            yield _lasting(changes, event, now, worse=worse, ended=ended)
         else:
-            normal = not any(other.begin >= event.end for other in changes.events) and not any(
-                other.kind == "slope" for other in changes.events
+            normal = (
+                not ended
+                and not any(other.begin >= event.end for other in changes.events)
+                and not any(other.kind == "slope" for other in changes.events)
             )
             yield _passed(changes.metric, event, normal=normal)
 
@@ -93,18 +96,28 @@ def _interruption(metric: str, event: Event) -> str:
     )
 
 
-def _lasting(metric: str, event: Event, now: datetime, *, worse: bool) -> str:
-    since = _day(event.begin)
-    lasted = ""
-    if event.kind == "incident":
-        lasted = f"for {_duration(to_us(now) - event.begin)}, "
+def _lasting(changes: Changes, event: Event, now: datetime, *, worse: bool, ended: bool) -> str:
+    metric, since = changes.metric, _day(event.begin)
+    if ended:
+        when = f"had been {_change(event, metric)} since {since} UTC when its samples ended"
+    elif event.kind == "incident":
+        lasted = _duration(to_us(now) - event.begin)
+        when = f"has been {_change(event, metric)} for {lasted}, since {since} UTC"
+    else:
+        when = f"has been {_change(event, metric)} since {since} UTC"
     sentence = (
-        f"{title(metric)} has been {_change(event, metric)} {lasted}since {since} UTC:"
+        f"{title(metric)} {when}:"
         f" {_number(event.level, metric)} on average, {_number(event.before, metric)} before."
     )
+    if ended:
+        sentence += _silent(changes)
     if worse:
         return f"{sentence} {ADVICE.get(metric, MACHINE)}"
     return f"{sentence} Whatever changed then is worth keeping."
+
+
+def _silent(changes: Changes) -> str:
+    return f" There are none after {_day(changes.last)} UTC."
 
 
 def _passed(metric: str, event: Event, *, normal: bool) -> str:
@@ -118,36 +131,45 @@ def _passed(metric: str, event: Event, *, normal: bool) -> str:
 
 
 def _slope(
-    metric: str, event: Event, limit: float, now: datetime, *, worse: bool, steps: bool
+    changes: Changes, event: Event, limit: float, *, worse: bool, steps: bool, ended: bool
 ) -> str:
+    metric, begin = changes.metric, _day(event.begin)
     verb = ("grows", "grew") if event.size > 0 else ("falls", "fell")
     rate = f"{_number(abs(event.size), metric)} a day"
     level = _number(event.level, metric)
     levels = f"from {_number(event.before, metric)} to {level}"
-    begin = _day(event.begin)
     if event.end is not None:
         moved = "" if steps else f", {levels},"
         if event.curved:
             rate += " on average"
+        since = "." if ended else ", and has been level since."
         return (
             f"{title(metric)} {verb[1]} by {rate}{moved} from {begin}"
-            f" to {_day(event.end)} UTC, and has been level since."
+            f" to {_day(event.end)} UTC{since}"
         )
+    if ended:
+        # Of today, a rate of then says nothing.
+        sentence = f"{title(metric)} {verb[1]} by {rate} from {begin} UTC until its samples ended"
+        sentence += f" at {level}." if steps else f", {levels}."
+        sentence += _silent(changes)
+        return f"{sentence} {_slope_advice(metric)}".rstrip() if worse else sentence
     sentence = f"{title(metric)} {verb[0]} by {rate}: {levels} since {begin} UTC"
     if steps:  # which are a part of the difference between the two levels
         sentence = f"{title(metric)} {verb[0]} by {rate} since {begin} UTC, and is at {level} now"
     days = (limit - event.level) / event.size if limit > 0 else math.inf
     if 0 < days < MAX_AHEAD_DAYS:
-        reached = _day(to_us(now) + int(days * DAY_US), hour=False)
+        newest = changes.last - changes.width // 2  # the middle of the last cell
+        reached = _day(newest + int(days * DAY_US), hour=False)
         sentence += f"; it reaches its limit of {_number(limit, metric)} on {reached}"
     if not worse:
         return f"{sentence}."
-    leak = (
-        "Look for a leak, and restart it before then."
-        if 0 < days < MAX_AHEAD_DAYS
-        else "Look for a leak."
-    )
-    return f"{sentence}. {leak if metric in LIMITS else ADVICE.get(metric, '')}".rstrip()
+    if metric in LIMITS and 0 < days < MAX_AHEAD_DAYS:
+        return f"{sentence}. Look for a leak, and restart it before then."
+    return f"{sentence}. {_slope_advice(metric)}".rstrip()
+
+
+def _slope_advice(metric: str) -> str:
+    return "Look for a leak." if metric in LIMITS else ADVICE.get(metric, "")
 
 
 def _change(event: Event, metric: str) -> str:
@@ -160,7 +182,9 @@ def _change(event: Event, metric: str) -> str:
         return (
             f"{times:.2g} times as high as before" if times < 100 else f"{times:.0f} times as high"
         )
-    return f"{percent(abs(times - 1))} {way}"
+    # A rise of 100.3 % is no truer than one of 100 %; a fall of 99.7 % is.
+    share = f"{(times - 1) * 100:.0f} %" if event.size > 0 else percent(1 - times)
+    return f"{share} {way}"
 
 
 def _day(us: int, *, hour: bool = True) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.contracts.timestamps import to_us
+from common.contracts.timestamps import from_us, to_us
 from metrics import findings, recommendations
 from metrics.arrays import Floats, Times
 from metrics.baselines import baseline
@@ -18,9 +18,13 @@ from metrics.window import EMPTY, HOUR, History, bucket, spans
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def recommend(histories: Mapping[str, History], latest: Mapping[str, float]) -> list[str]:
+def recommend(
+    histories: Mapping[str, History], latest: Mapping[str, float], *, later: timedelta = HOUR
+) -> list[str]:
+    """Return the recommendations, some time after the beginning of the last hour."""
     changes = find_changes(histories, examine(histories), {}, to_us(START))
-    return recommendations.recommend(changes, histories, latest, START + timedelta(days=30))
+    last = max((one.hours["at"][-1] for one in histories.values()), default=to_us(START))
+    return recommendations.recommend(changes, histories, latest, from_us(int(last)) + later)
 
 
 def history(*levels: tuple[int, float], noise: float = 0.05) -> History:

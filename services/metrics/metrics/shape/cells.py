@@ -20,6 +20,12 @@ MAX_CELLS = 3_000
 OUTLIER = 4.0
 # The least usual distance from that median, as a share of the noise of two neighbours.
 SLOPED = 0.7
+# The values at either end that have too few neighbours, from the outermost inwards, and the steps
+# beside them that show a slope.
+AT_FIRST, AT_LAST = (0, 1), (-1, -2)
+BESIDE = 8
+# The noise is at least this share of the greatest distance from the level; made-up series lack it.
+TINY = 1e-3
 # The mean of this many samples is not an outlier because one of them is.
 DENSE = 8
 # The extremes of an hour are clipped at this multiple of their usual distance from its mean.
@@ -89,6 +95,16 @@ class Cells:
             slack = np.maximum(moves[places], moves[places + 1])
             values[places] += np.sign(distance) * np.maximum(np.abs(distance) - slack, 0.0)
         return values
+
+    def days(self) -> Floats:
+        """Return the time of each cell in days, counted from the beginning of the first one.
+
+        The samples of an incomplete cell at either end are in its inner part.
+        """
+        days = (self.at - self.at[0]) / DAY_US
+        missing = np.maximum(1 - self.count[[0, -1]] / median(self.count), 0.0)
+        days[[0, -1]] += np.array([0.5, -0.5]) * missing * self.width / DAY_US
+        return np.asarray(days)
 
     def share(self) -> Floats:
         """Return each cell's share of the usual number of samples, at most 1."""
@@ -178,14 +194,20 @@ def without_outliers(values: Floats) -> Floats:
         return values
     window = np.lib.stride_tricks.sliding_window_view(values, 5)
     middle = np.pad(_median_of_five(window), 2, mode="edge")
+    steps = np.diff(values)
+    # At an end, a slope continues beyond the median of the last five.
+    for end, moved in ((AT_FIRST, -median(steps[:BESIDE])), (AT_LAST, median(steps[-BESIDE:]))):
+        for place, away in zip(end, (2, 1), strict=True):
+            beyond = middle[place] + away * moved
+            if abs(values[place] - beyond) < abs(values[place] - middle[place]):
+                middle[place] = beyond
     distance = np.abs(values - middle)
     # On a slope, most values are their neighbours' median, whatever the noise.
-    steps = np.diff(values)
     noise = median(np.abs(steps - median(steps))) / math.sqrt(2)
     usual = max(median(distance), SLOPED * noise) / MEDIAN_DEVIATION
     # Next to a step, four of five values are on one side, so the step is not smoothed.
-    return np.where(distance > OUTLIER * max(usual, 1e-12 * np.abs(middle).max()) * 1.3,
-                    middle, values)  # fmt: skip
+    usual = max(usual, TINY * float(np.abs(middle - median(middle)).max()))
+    return np.where(distance > 1.3 * OUTLIER * usual, middle, values)
 
 
 def _median_of_five(window: NDArray[np.float64]) -> Floats:

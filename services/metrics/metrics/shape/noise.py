@@ -6,13 +6,14 @@ Bernoulli 23, 2017): the ratio of the differences two apart and one apart, which
 step touches only where it is.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metrics.arrays import Floats
-from metrics.shape.cells import MEDIAN_DEVIATION, Cells, median
+from metrics.shape.cells import MEDIAN_DEVIATION, TINY, Cells, median
 
 # Beyond this correlation, one value is little more than a copy of the one before.
 MAX_CORRELATION = 0.97
@@ -22,8 +23,6 @@ CLIPPED = 5.0
 # stretches, in values, and the min number of stretches.
 STRETCHES = (4, 8, 16, 32)
 MIN_STRETCHES = 20
-# The noise is at least this share of the greatest distance from the level; made-up series lack it.
-TINY = 1e-3
 
 
 @dataclass(slots=True)
@@ -54,8 +53,11 @@ def measure(cells: Cells, values: Floats) -> Noise:
     square = _square(differences)
     if len(two) >= 8 and square > 0:
         correlation = min(max(_square(two) / square - 1, 0.0), MAX_CORRELATION)
-    variance = square / 2 / (1 - correlation)
-    deviation = max(float(np.sqrt(variance)), TINY * float(np.abs(values).max()), 1e-100)
+    deviation = math.sqrt(square / 2 / (1 - correlation))
+    least = max(TINY * float(np.abs(values).max()), 1e-100)
+    if deviation < least:
+        # The correlation of what is less is that of rounding.
+        deviation, correlation = least, 0.0
     before = np.concatenate([[0.0], correlation ** steps.astype(np.float64)])
     weight = np.sqrt(cells.share() / (1 - before**2)) / deviation
     noise = Noise(deviation, correlation, weight, before)

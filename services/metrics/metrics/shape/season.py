@@ -18,6 +18,8 @@ MIN_PEAK_ERRORS = 6.0
 MIN_STRETCH_ERRORS = 3.5
 # With two weeks only, the smaller stretch must be at least this share of the greater.
 MIN_WEEK_RATIO = 0.4
+# The least error: less is rounding, or what a fit leaves of no noise. Values are of order 1.
+EXACT = 1e-6
 # The standard error of the median of n normal values, relative to that of their mean.
 MEDIAN_ERROR = 1.2533
 
@@ -143,8 +145,7 @@ def _daily(apart: Floats, first: int, period: int) -> Floats | None:
     # Scaled up: the remainder after a median of few days is less than their noise.
     least = np.sqrt(np.maximum(counts[seen], 2) / np.maximum(counts[seen] - 1, 1))
     error = MEDIAN_ERROR * deviation * least / np.sqrt(counts[seen])
-    if not error.all():
-        return profile if np.ptp(profile) > 0 else None
+    error = np.maximum(error, EXACT)
     clear = (profile[seen] / error) ** 2
     if clear.mean() < MIN_POWER_RATIO and clear.max() < MIN_PEAK_ERRORS**2:
         return None
@@ -161,7 +162,7 @@ def _weekly(apart: Floats, first: int, day: int) -> Floats | None:
     spread, _ = _medians(np.abs(stretches - typical))
     deviation = _pooled(spread[seen >= 2]) if (seen >= 2).any() else 0.0
     deviation *= np.sqrt(2.0)  # of two weeks, the part between them and their mean
-    error = MEDIAN_ERROR * deviation / np.sqrt(np.maximum(seen, 1))
+    error = np.maximum(MEDIAN_ERROR * deviation / np.sqrt(np.maximum(seen, 1)), EXACT)
     signs = np.sign(typical)
     with np.errstate(invalid="ignore"):
         same = np.nansum(np.sign(stretches) == signs, axis=0)

@@ -146,7 +146,7 @@ def _counts(cells: Cells) -> bool:
 
 
 def _decompose(cells: Cells, values: Floats) -> Shape:
-    times = (cells.at - cells.at[0]) / DAY_US
+    times = cells.days()
     apart = values
     season = Season(daily=False, weekly=False, part=np.zeros(len(values)), week=np.zeros(1))
     changes = Explanation(levels=[0.0])
@@ -171,7 +171,7 @@ def _decompose(cells: Cells, values: Floats) -> Shape:
         if not changes.places and changes.line is None:
             break
         apart = values - changes.fitted(times)
-    _refit(times, changes, clean)
+    _refit(cells, times, changes, clean)
     fitted = changes.fitted(times)
     events, level = _level_changes(cells, changes)
     usual = level + float(fitted[-1]) - changes.levels[-1]
@@ -191,7 +191,7 @@ def _waving(cells: Cells, values: Floats) -> Shape | None:
     clean = cells.without_cut(values - wave, wave)
     if not cells.dense:
         clean = without_outliers(clean)
-    times = (cells.at - cells.at[0]) / DAY_US
+    times = cells.days()
     noise = measure(cells, clean)
     changes = Search(clean, times, noise, dense=cells.dense).find()
     if changes.places or changes.line is not None:
@@ -201,30 +201,30 @@ def _waving(cells: Cells, values: Floats) -> Shape | None:
     return Shape(cells, [], season, fitted, float(fitted[-1]), noise)
 
 
-def _refit(times: Floats, changes: Explanation, values: Floats) -> None:
-    """Refit slope and levels without the cells in which the level changes.
+def _refit(cells: Cells, times: Floats, changes: Explanation, values: Floats) -> None:
+    """Refit slope and levels to means, without the cells in which the level changes.
 
-    Such a cell is a part of both levels, and would flatten the slope.
+    Such a cell is a part of both levels, and would draw each towards the other.
     """
-    line, places = changes.line, np.array(changes.places, np.int64)
-    if line is None or not len(places):
-        return
-    whole = np.ones(len(values), bool)
+    count, places = len(values), np.array(changes.places, np.int64)
+    part = np.searchsorted(places, np.arange(count), side="right")
+    whole = np.ones(count, bool)
     whole[places] = whole[places - 1] = False
-    part = np.searchsorted(places, np.flatnonzero(whole), side="right")
-    counts = np.bincount(part, minlength=len(places) + 1)
-    if not counts.all():
-        return
+    whole |= (np.bincount(part, weights=whole) == 0)[part]  # a part of such cells alone
+    part, weights, values = part[whole], cells.count[whole], values[whole]
+    counts = np.bincount(part, weights=weights)
 
     def means(column: Floats) -> Floats:
-        return np.asarray(np.bincount(part, weights=column) / counts)
+        return np.asarray(np.bincount(part, weights=weights * column) / counts)
 
-    rising, values = ramp(times, line)[whole], values[whole]
-    apart = rising - means(rising)[part]
-    square = float(apart @ apart)
-    if square > 0:
-        changes.rise = float(apart @ values) / square
-        changes.levels = means(values - changes.rise * rising).tolist()
+    if changes.line is not None:
+        rising = ramp(times, changes.line)[whole]
+        apart = rising - means(rising)[part]
+        square = float(weights @ apart**2)
+        if square > 0:
+            changes.rise = float((weights * apart) @ values) / square
+            values = values - changes.rise * rising
+    changes.levels = means(values).tolist()
 
 
 def _events(
