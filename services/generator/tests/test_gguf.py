@@ -1,6 +1,7 @@
 """Modules of GGUF files, compared with llama.cpp itself."""
 
 import json
+import random
 import re
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from gguf_headers import header
 from modules import Built, builder
 
 Make = Callable[..., Any]
+GREEDY = {"max_new_tokens": 8, "temperature": 0}
 TEXTS = ["the frog is on the lily pad", "who is happy?"]
 
 
@@ -45,9 +47,10 @@ def reference(module: Built) -> Any:
     return xllamacpp.Server(params)
 
 
-def complete(server: Any, chat: bool, text: Any, **options: Any) -> str:
+def complete(server: Any, chat: bool, text: Any, options: dict[str, Any] | None = None) -> str:
     """Return llama.cpp's own answer to a text, a chat or one turn of a chat."""
-    request = {"max_tokens": 8, "temperature": 0, **options}
+    request = {"max_tokens": 8, "temperature": 0, **(options or {})}
+    request = {name: value for name, value in request.items() if value is not None}
     if not chat:
         return str(server.handle_completions({"prompt": text, **request})["choices"][0]["text"])
     turns = text if isinstance(text, list) else [{"role": "user", "content": text}]
@@ -63,16 +66,16 @@ async def test_a_module_of_a_gguf_file_answers_like_llama_cpp_without_a_network(
     assert "torch" not in module.files["requirements.txt"] + module.files["run_inference.py"]
     assert "`tiny-Q4_0.gguf`, by llama.cpp" in module.files["README.md"]
     server = reference(module)
-    code, result = module.run(request={"inputs": TEXTS, "parameters": {"max_new_tokens": 8}})
+    code, result = module.run(request={"inputs": TEXTS, "parameters": GREEDY})
     assert (code, result["status"]) == (0, "success"), result
     expected = [complete(server, True, text) for text in TEXTS]
     assert [answer["generated_text"] for answer in result["outputs"]] == expected
-    raw = {"max_new_tokens": 8, "raw": True}
+    raw = {**GREEDY, "raw": True}
     _, result = module.run_here({"inputs": TEXTS, "parameters": raw})
     plain = [complete(server, False, text) for text in TEXTS]
     assert [answer["generated_text"] for answer in result["outputs"]] == plain != expected
     chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
-    _, result = module.run_here({"inputs": [chat], "parameters": {"max_new_tokens": 8}})
+    _, result = module.run_here({"inputs": [chat], "parameters": GREEDY})
     assert result["outputs"][0]["generated_text"] == complete(server, True, chat)
 
 
@@ -87,6 +90,19 @@ async def test_a_gguf_module_repeats_its_sample_with_one_seed_and_varies_it_with
         return result["outputs"]
 
     assert write(1) == write(1) != write(2)
+
+
+async def test_a_gguf_module_chooses_tokens_as_llama_cpp_does_without_a_temperature(
+    make: Make,
+) -> None:
+    module = await make("lilypad/tiny-gguf")
+    chosen = {"max_new_tokens": 8, "seed": 7}
+    _, result = module.run_here({"inputs": TEXTS, "parameters": chosen})
+    draw, server = random.Random(7), reference(module)
+    usual = [{"temperature": None, "seed": draw.getrandbits(32)} for _ in TEXTS]
+    expected = [complete(server, True, *pair) for pair in zip(TEXTS, usual, strict=True)]
+    assert [answer["generated_text"] for answer in result["outputs"]] == expected
+    assert expected != [complete(server, True, text) for text in TEXTS]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +132,7 @@ async def test_the_option_file_selects_another_gguf_file_even_one_in_several_par
     parts = [file["path"] for file in module.manifest["model"]["files"]]
     assert parts == [first, first.replace("00001", "00002", 1), first.replace("00001", "00003", 1)]
     server = reference(module)
-    _, result = module.run_here({"inputs": TEXTS, "parameters": {"max_new_tokens": 8}})
+    _, result = module.run_here({"inputs": TEXTS, "parameters": GREEDY})
     expected = [complete(server, True, text) for text in TEXTS]
     assert [answer["generated_text"] for answer in result["outputs"]] == expected
     # The choice of one request is not that of the next.

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from models.tasks.row import QUERY, Returns, Task
+from models.tasks.row import CHOSEN, QUERY, Returns, Task
 from models.tasks.text import TEXT
 
 LIBRARY = "llama.cpp"
@@ -12,6 +12,10 @@ VECTORS = ("sentence-similarity", "feature-extraction")
 UNCUT = (
     "Vectors have length 1. No prompt is added, since the file has none. A text longer than the "
     "model's context is rejected."
+)
+CHOSEN_BY_LLAMA = (
+    "Without `temperature`, tokens are sampled as the file's header says, or else llama.cpp's "
+    "defaults; with the same `seed` the answer is the same."
 )
 # Tags of models that also read images: their modules write about texts alone.
 SEES = frozenset(("image-text-to-text", "any-to-any"))
@@ -25,6 +29,9 @@ LLAMA = (
             classes=(),
             auto_classes=(),
             measured=False,
+            returns=replace(
+                row.returns, note=str(row.returns.note).replace(CHOSEN, CHOSEN_BY_LLAMA)
+            ),
         )
         for row in TEXT
         if row.tag == WRITES

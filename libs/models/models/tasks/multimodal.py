@@ -1,10 +1,10 @@
 """Task rows of transformers for several kinds of input at once."""
 
-from models.tasks.row import INPUTS, NEW_TOKENS, Parameter, Returns, Task
+from models.tasks.row import CHOSEN, INPUTS, NEW_TOKENS, TEMPERATURE, Parameter, Returns, Task
 
 QUESTION = Parameter("question", "string", "The question.")
 PROMPT = Parameter("text", "string", "The instruction, or the beginning of the answer.")
-GENERATED = Returns({"generated_text": "string"}, note="It does not repeat the input.")
+GENERATED = Returns({"generated_text": "string"}, note="It does not repeat the input. " + CHOSEN)
 ASKED = {"text": "What is it?"}
 # The image, video or audio comes before the text.
 CONVERSES = ("ForConditionalGeneration", "ForCausalLM", "EncoderDecoderModel")
@@ -19,7 +19,7 @@ MULTIMODAL = (
         CONVERSES,
         ("AutoModelForImageTextToText",),
         processor="AutoProcessor",
-        parameters=(PROMPT, NEW_TOKENS),
+        parameters=(PROMPT, NEW_TOKENS, TEMPERATURE),
         example=ASKED,
         optional=("text",),
         generates=True,
@@ -34,7 +34,7 @@ MULTIMODAL = (
         CONVERSES,
         ("AutoModelForImageTextToText",),
         processor="AutoProcessor",
-        parameters=(PROMPT, NEW_TOKENS),
+        parameters=(PROMPT, NEW_TOKENS, TEMPERATURE),
         generates=True,
         texts=True,
     ),
@@ -51,6 +51,7 @@ MULTIMODAL = (
             PROMPT,
             Parameter("frames", "integer", "Number of evenly spaced frames to read.", 8, 1, 256),
             NEW_TOKENS,
+            TEMPERATURE,
         ),
         example=ASKED,
         optional=("text",),
@@ -66,7 +67,7 @@ MULTIMODAL = (
         CONVERSES,
         ("AutoModelForMultimodalLM",),
         processor="AutoProcessor",
-        parameters=(PROMPT, NEW_TOKENS),
+        parameters=(PROMPT, NEW_TOKENS, TEMPERATURE),
         example=ASKED,
         optional=("text",),
         generates=True,
@@ -79,7 +80,8 @@ MULTIMODAL = (
         "text",
         Returns(
             {"generated_text": "string"},
-            note="It does not repeat the input. Inputs may be of any kind; the output is text.",
+            note="It does not repeat the input. Inputs may be of any kind; the output is text. "
+            + CHOSEN,
         ),
         CONVERSES,
         ("AutoModelForMultimodalLM",),
@@ -87,6 +89,7 @@ MULTIMODAL = (
         parameters=(
             *(INPUTS[kind].parameter for kind in ("image", "audio", "video")),
             NEW_TOKENS,
+            TEMPERATURE,
         ),
         generates=True,
     ),

@@ -236,6 +236,19 @@ class Task:
 
 # Note on models that judge a text as a whole, about texts beyond their limit.
 CUT = "A text longer than the model's limit is truncated."
+TEMPERATURE = Parameter(
+    "temperature",
+    "number",
+    "0: always the likeliest token; above 0: sampled, the higher the more varied; omitted: the "
+    "model's own setting.",
+    None,
+    0,
+    5,
+)
+CHOSEN = (
+    "Without `temperature`, the model's generation_config.json decides whether tokens are sampled; "
+    "with the same `seed` the answer is the same."
+)
 QUERY = Parameter("query", "string", "The text to compare the inputs with.")
 ASKED = {"query": "What is said?"}
 RANK = Returns({"score": "number"}, note="`score`: how well it answers `query`. " + CUT)

@@ -2,15 +2,17 @@
 
 from models.tasks.row import (
     ASKED,
+    CHOSEN,
     CUT,
     NEW_TOKENS,
     QUERY,
     RANK,
+    TEMPERATURE,
     TOP_K,
     Parameter,
     Returns,
     Task,
-)  # fmt: skip
+)
 
 BEAMS = Parameter("num_beams", "integer", "Beams of the search.", None, 1, 16)
 # Encoders with a decoder.
@@ -129,7 +131,7 @@ TEXT = (
             {"generated_text": "string"},
             note="It does not repeat the input. A text becomes the only chat turn if the model "
             "has a chat template, and is continued as it stands if it has none or `raw` is true; "
-            "a request may also hold whole chats, each a list of {role, content}.",
+            "a request may also hold whole chats, each a list of {role, content}. " + CHOSEN,
         ),
         ("ForCausalLM", "LMHeadModel"),
         ("AutoModelForCausalLM",),
@@ -142,14 +144,7 @@ TEXT = (
                 "Continue the text as it stands, even if the model has a chat template.",
                 False,
             ),
-            Parameter(
-                "temperature",
-                "number",
-                "0: always the likeliest token; above 0: sampled, the higher the more varied.",
-                0.0,
-                0,
-                5,
-            ),
+            TEMPERATURE,
             Parameter(
                 "top_p",
                 "number",

@@ -3,6 +3,7 @@
 from typing import Any
 
 from generator.templates.inference.chats import write_chat
+from generator.templates.inference.choosing import choice
 from generator.templates.inference.inputs import InvalidInput
 from generator.templates.inference.texts import check_texts
 
@@ -24,7 +25,10 @@ def answer(
                 f"inputs: {used} tokens and max_new_tokens {options['max_new_tokens']} are more "
                 f"than the {max_tokens} that the module has room for"
             )
-    options["do_sample"] = options["temperature"] > 0
+    # Not left to the pipeline, which has defaults of its own where the model's settings have none.
+    own = pipeline.model.generation_config
+    usual = (own.temperature or 1.0) if own.do_sample else 0.0
+    options |= choice(options.get("temperature", usual))
     if not options["do_sample"]:
         options = {n: v for n, v in options.items() if n not in ("temperature", "top_p", "top_k")}
     answers = pipeline(inputs, batch_size=batch_size, return_full_text=False, **options)

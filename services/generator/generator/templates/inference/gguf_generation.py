@@ -41,14 +41,14 @@ def answer(
 
 def sampling(parameters: dict[str, Any]) -> dict[str, Any]:
     """Return the sampling parameters that the caller set, under llama.cpp's names."""
-    names = {"top_p": "top_p", "top_k": "top_k", "repetition_penalty": "repeat_penalty"}
+    names = {name: name for name in ("temperature", "top_p", "top_k")}
+    names |= {"max_new_tokens": "max_tokens", "repetition_penalty": "repeat_penalty"}
     given = {
         name: parameters[key] for key, name in names.items() if parameters.get(key) is not None
     }
-    chosen = {"max_tokens": parameters["max_new_tokens"], "temperature": parameters["temperature"]}
     if "repeat_penalty" in given:  # of all tokens, as transformers does, not of the last 64
         given["repeat_last_n"] = 2**31 - 1
-    return given | chosen
+    return given
 
 
 def check_chat(turns: list[Any], is_for_chats: bool) -> None:

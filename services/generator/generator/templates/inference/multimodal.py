@@ -4,6 +4,7 @@ from typing import Any
 
 from generator.templates.inference.audio import read_audio
 from generator.templates.inference.chats import write_chat
+from generator.templates.inference.choosing import choice
 from generator.templates.inference.classes import load_model
 from generator.templates.inference.combining import combine
 from generator.templates.inference.frames import read_frames
@@ -41,7 +42,7 @@ def answer(
             )
         with torch.inference_mode():
             tokens = model.generate(
-                **encoded, **bounds(model, value["max_new_tokens"]), do_sample=False
+                **encoded, **bounds(model, value["max_new_tokens"]), **choice(value["temperature"])
             )[0]
         if used and tokens[:used].tolist() == encoded["input_ids"][0].tolist():
             tokens = tokens[used:]  # a decoder's output begins with its input
