@@ -115,6 +115,7 @@ MODELS = (
     Model(
         "lilypad/tiny-onnx-masks", "graphs:make", "fill-mask", branches={"main": {"kind": "masks"}}
     ),
+    Model("lilypad/tiny-gguf-ranking", "gguf_rankers:ranker", "text-ranking", library=None),
     Model("lilypad/packed-fp8", "packed:block_fp8", "text-generation"),
     Model(
         "lilypad/packed-integers",

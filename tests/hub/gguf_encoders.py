@@ -54,9 +54,14 @@ def bert(path: Path, model: Any, pooling: str, packing: str = "F32") -> None:
     add_tensors(writer, gguf.MODEL_ARCH.BERT, model, packing)
 
 
-def qwen3(path: Path, model: Any, pooling: str = "last", packing: str = "F32") -> None:
-    """Write a Qwen3, whose tokenizer ends each text with a token."""
+def qwen3(path: Path, model: Any, pooling: str = "last", ranking: Any = None) -> None:
+    """Write a Qwen3, whose tokenizer ends each text with a token.
+
+    `ranking`: what adds the fields and tensors of a ranker.
+    """
     writer = begin(path, "qwen3", model.config, pooling)
+    if ranking is not None:
+        ranking(writer)
     writer.add_head_count_kv(model.config.num_key_value_heads)
     writer.add_key_length(model.config.head_dim)
     writer.add_value_length(model.config.head_dim)
@@ -76,7 +81,7 @@ def qwen3(path: Path, model: Any, pooling: str = "last", packing: str = "F32") -
     writer.add_eos_token_id(tokenizer.eos_token_id)
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(True)
-    add_tensors(writer, gguf.MODEL_ARCH.QWEN3, model, packing)
+    add_tensors(writer, gguf.MODEL_ARCH.QWEN3, model, "F32")
 
 
 def begin(path: Path, architecture: str, config: Any, pooling: str) -> Any:

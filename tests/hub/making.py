@@ -31,6 +31,7 @@ MAKERS = (
         "awkward.py",
         "gguf.py",
         "gguf_encoders.py",
+        "gguf_rankers.py",
         "graphs.py",
         "lifelike.py",
         "making.py",

@@ -128,6 +128,7 @@ FAMILIES = {
         Family("onnx_features", ONNX, batches=True),
         Family("onnx_classification", ONNX, batches=True),
         Family("onnx_tokens", ONNX, batches=True),
+        Family("gguf_ranking", "llama"),
     )
 }
 

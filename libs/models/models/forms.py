@@ -53,8 +53,8 @@ FORMS = (
         "only GGUF files, whole or split",
         "`.gguf`; beside safetensors only with `options.file`",
         (
-            "run by llama.cpp on a CPU, in the file's own types, for text generation and text "
-            "embeddings; refused as `gguf-only` for other tasks"
+            "run by llama.cpp on a CPU, in the file's own types, for text generation, text "
+            "embeddings and ranking; refused as `gguf-only` for other tasks"
         ),
     ),
     (
@@ -170,8 +170,15 @@ def section() -> list[str]:
         "the card says: it serves `feature-extraction` if the card says so, else",
         "`sentence-similarity`. Vectors are pooled as the header says and normalised to length 1.",
         "No prompt is put before a text, since the format has none, and a warning says so. A text",
-        "longer than the context is refused, as llama.cpp does. Rankers, and encoders without a",
-        "pooling in their header, are refused as `gguf-only`.",
+        "longer than the context is refused, as llama.cpp does. Encoders without a pooling in",
+        "their header are refused as `gguf-only`.",
+        "",
+        "A file is a ranker if its header names the pooling `rank`. A module is made if llama.cpp",
+        "gives the scores of the model's own library: of XLM-RoBERTa (bge-reranker), up to 8,192",
+        "tokens, if the header sets `add_bos_token`, `add_eos_token` and `add_sep_token` (older",
+        "converters left them out, which changes the scores); and of Qwen3 with its template for",
+        "ranking, up to 2,048 tokens, since llama.cpp computes the logits of every token. All",
+        "others are refused as `gguf-only`: llama.cpp gives both texts of a BERT the same segment.",
         "",
         *ONNX_FILES.splitlines(),
     ]

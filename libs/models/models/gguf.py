@@ -51,6 +51,11 @@ ENCODERS = frozenset(
 # How a header says that the vectors of a text's tokens become one, by llama.cpp's numbers.
 POOLINGS = {1: "mean", 2: "cls", 3: "last"}
 RANKS = 4  # one score, not a vector
+# Rankers, by how their query and text become one (`pairs`): those that give what the model gives in
+# its own library.
+RANKERS = {"bert": "marks", "qwen3": "template"}
+# A decoder that ranks has the logits of all tokens of a pair, which it reads at once.
+RANKED_TOKENS = 2048
 
 
 @cache
@@ -80,6 +85,12 @@ def embeds(facts: Facts) -> bool:
     return servable and pooling_of(facts) is not None
 
 
+def ranks(facts: Facts) -> bool:
+    """Return whether the pinned llama.cpp gives the scores that the model was trained to give."""
+    is_ranker = size(facts, "pooling_type") == RANKS and facts.get("scores")
+    return bool(is_ranker and RANKERS.get(facts["architecture"]) == facts.get("pairs"))
+
+
 def batch_of(facts: Facts, tokens: int) -> int:
     """Return the tokens that an embedder reads at once; only causal attention permits parts."""
     causal = facts["architecture"] not in ENCODERS and facts.get("attention.causal", 1)
@@ -88,7 +99,10 @@ def batch_of(facts: Facts, tokens: int) -> int:
 
 def tokens_of(facts: Facts) -> int:
     """Return the context of a module in tokens: the model's own, within the usual bound."""
-    return min(size(facts, "context_length") or USUAL_TOKENS, MAX_TOKENS)
+    is_wide = size(facts, "pooling_type") == RANKS and facts["architecture"] not in ENCODERS
+    return min(
+        size(facts, "context_length") or USUAL_TOKENS, RANKED_TOKENS if is_wide else MAX_TOKENS
+    )
 
 
 def footprint(facts: Facts, tokens: int) -> Footprint:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from models import forms, gguf
 from models.tables import architectures
 from models.tasks import Task, rows_of
-from models.tasks.llama import LIBRARY, VECTORS
+from models.tasks.llama import LIBRARY, RANKS, VECTORS
 from models.tasks.sentences import SETFIT
 
 
@@ -175,6 +175,8 @@ def _models(tag: str, library: str, row: Task) -> str:
     """Name a library's own classes, or count its architectures."""
     if library == LIBRARY:
         count = sum(map(gguf.writes, gguf.known()))
+        if tag == RANKS:
+            return "GGUF files of XLM-RoBERTa and Qwen3"
         if tag in VECTORS:
             count += len(gguf.known() & gguf.ENCODERS)
         return f"{count} architectures of GGUF files"

@@ -31,6 +31,8 @@ MAX_ALIGNMENT = 2**16
 # Formats of the fixed-size types of a field, by their numbers; 8 is a string, 9 an array.
 SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 STRING, ARRAY = 8, 9
+# The tensor that makes the score of a ranker from a vector.
+SCORE = "cls.output.weight"
 # The types of tensors: name, elements in a block, and bytes of a block.
 TYPES: dict[int, tuple[str, int, int]] = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
@@ -56,6 +58,7 @@ class Header:
     `fields` are short texts, numbers and lists of a number per layer; `lengths` are the numbers of
     bytes of all texts and of entries of all lists. `elements` are numbers of elements by the
     tensors' type, `bytes` the size of their data and `largest` that of the largest tensor.
+    `scores`: whether there is a tensor that makes a ranker's score.
     """
 
     fields: dict[str, str | int | float | list[int]]
@@ -63,6 +66,7 @@ class Header:
     elements: dict[str, int]
     bytes: int
     largest: int
+    scores: bool = False
 
 
 def read(content: bytes, file_size: int) -> Header | None:
@@ -135,7 +139,7 @@ def _read(cursor: Cursor, file_size: int) -> Header:
         if key in fields or key in lengths:
             raise _broken("has the same field twice")
         _field(cursor, key, fields, lengths)
-    elements, size, largest = _tensors(cursor, tensors)
+    elements, size, largest, scores = _tensors(cursor, tensors)
     alignment = fields.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= MAX_ALIGNMENT or alignment % 8:
         raise _broken("has an impossible alignment")
@@ -145,7 +149,7 @@ def _read(cursor: Cursor, file_size: int) -> Header:
             "incomplete",
             "a revision with the whole file",
         )
-    return Header(fields, lengths, dict(sorted(elements.items())), size(1), largest)
+    return Header(fields, lengths, dict(sorted(elements.items())), size(1), largest, scores)
 
 
 def _field(cursor: Cursor, key: str, fields: dict[str, Any], lengths: dict[str, int]) -> None:
@@ -194,12 +198,17 @@ def _array(cursor: Cursor, key: str, fields: dict[str, Any], lengths: dict[str, 
         raise _broken("has a list of lists, or of a type that the format does not have")
 
 
-def _tensors(cursor: Cursor, count: int) -> tuple[dict[str, int], Callable[[int], int], int]:
-    """Read the tensors; return elements by type, their size when aligned, and the largest's."""
+def _tensors(cursor: Cursor, count: int) -> tuple[dict[str, int], Callable[[int], int], int, bool]:
+    """Read the tensors; return elements by type, their size when aligned, and the largest's.
+
+    Also return whether one is a ranker's head.
+    """
+    scores = False
     elements: dict[str, int] = {}
     sizes: list[int] = []
     for _ in range(count):
-        cursor.text(MAX_NAME_BYTES, "has a tensor whose name is too long or no text")
+        name = cursor.text(MAX_NAME_BYTES, "has a tensor whose name is too long or no text")
+        scores = scores or name == SCORE
         dimensions = cursor.take("I")
         if not 0 < dimensions <= MAX_DIMENSIONS:
             raise _broken("has a tensor with an impossible number of dimensions")
@@ -212,16 +221,16 @@ def _tensors(cursor: Cursor, count: int) -> tuple[dict[str, int], Callable[[int]
                 "quantized",
                 "options.file with another file of the model",
             )
-        name, block, width = TYPES[kind]
+        packing, block, width = TYPES[kind]
         if not 0 < total <= MAX_ELEMENTS or shape[0] % block:
             raise _broken("has a tensor of an impossible shape")
-        elements[name] = elements.get(name, 0) + total
+        elements[packing] = elements.get(packing, 0) + total
         sizes.append(total // block * width)
 
     def aligned(step: int) -> int:
         return sum(-(-size // step) * step for size in sizes[:-1]) + sum(sizes[-1:])
 
-    return elements, aligned, max(sizes, default=0)
+    return elements, aligned, max(sizes, default=0), scores
 
 
 def _broken(fault: str) -> ModelRefused:

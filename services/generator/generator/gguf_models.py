@@ -15,7 +15,7 @@ from models import gguf as sizes
 from models.dtypes import GIB, MIB, to_mib
 from models.sizes import Footprint
 from models.tasks import LIBRARIES, Task
-from models.tasks.llama import LIBRARY, SEES, VECTORS, WRITES
+from models.tasks.llama import LIBRARY, RANKS, SEES, VECTORS, WRITES
 
 # An interpreter with llama.cpp's library, in MiB; 25 were measured.
 BASE_MIB = 256
@@ -28,6 +28,15 @@ MAX_LAYERS, MIN_CONTEXT = 1024, 32
 CORES, CORES_OF_LARGE, LARGE_BYTES = 4, 8, GIB
 
 
+NO_RANKER = (
+    "the GGUF file is a ranker by its header, and not of those whose scores llama.cpp gives as the "
+    "model's own library does: XLM-RoBERTa's whose header has add_bos_token, add_eos_token and "
+    "add_sep_token, and Qwen3's with a template for ranking"
+)
+NO_RANKER_HELP = (
+    "a file that a llama.cpp of 2025 or later converted, or the model that it was converted from, "
+    "with safetensors weights"
+)
 PROMPTLESS = Check(
     name="prompts",
     outcome="warning",
@@ -80,14 +89,18 @@ def _task(read: Snapshot, named: str | None) -> Task:
     if tag == WRITES and (sizes.embeds(facts) or is_encoder):
         tag = VECTORS[0]
     task = LIBRARIES[LIBRARY].get(tag)
+    if sizes.size(facts, "pooling_type") == sizes.RANKS:
+        if sizes.ranks(facts):
+            return LIBRARIES[LIBRARY][RANKS]
+        raise refuse(NO_RANKER, "gguf-only", _original(read, NO_RANKER_HELP))
     serves = sizes.embeds(facts) if tag in VECTORS else sizes.writes(facts["architecture"])
-    if task is not None and serves:
+    if task is not None and serves and tag != RANKS:
         return task
     fault = f"of GGUF files modules serve {', '.join(sorted(LIBRARIES[LIBRARY]))}"
     fault += ", and this one is for something else"
     help = "the model that it was converted from, with safetensors weights"
-    if task is not None and sizes.size(facts, "pooling_type") == sizes.RANKS:
-        fault = "the GGUF file is a ranker by its header: it gives a score, neither vector nor text"
+    if tag == RANKS:
+        fault = "the GGUF file's header does not say that it is a ranker (pooling_type 4)"
     elif tag in VECTORS and (is_encoder or sizes.writes(facts["architecture"])):
         fault = "the GGUF file's header does not say how the vectors of a text's tokens become one "
         fault += "(pooling_type), which llama.cpp's converter writes for sentence models"
@@ -125,7 +138,7 @@ def estimate(
     assert read.weights
     facts = read.config["gguf"]
     tokens = sizes.tokens_of(facts)
-    embeds = task.tag in VECTORS
+    embeds = task.tag in (*VECTORS, RANKS)
     working = (sizes.embedding_footprint if embeds else sizes.footprint)(facts, tokens)
     needed = needed_mib(facts, working)
     over = needed - max_host_memory_mib

@@ -119,8 +119,21 @@ def facts_of(headers: list[gguf.Header]) -> dict[str, Any]:
         "type": str(fields.get("general.type", "model")),
         "vocabulary": lengths.get("tokenizer.ggml.tokens", 0),
         "chat": lengths.get("tokenizer.chat_template", 0) > 0,
+        "scores": any(header.scores for header in headers),
+        "pairs": _pairs(fields, lengths),
         **counts,
     }
+
+
+def _pairs(fields: dict[str, Any], lengths: dict[str, int]) -> str:
+    """Return how llama.cpp writes a query and a text as one: by a template, by marks, or not."""
+    if lengths.get("tokenizer.chat_template.rerank"):
+        return "template"
+    # Without these fields, which older converters did not write, llama.cpp leaves marks out.
+    marked = all(fields.get(f"tokenizer.ggml.add_{mark}_token") for mark in ("bos", "eos", "sep"))
+    # llama.cpp gives both texts the first of a model's segments.
+    alone = fields.get("tokenizer.ggml.token_type_count", 1) == 1
+    return "marks" if marked and alone and fields.get("tokenizer.ggml.model") == "t5" else ""
 
 
 def _is_count(value: Any) -> bool:

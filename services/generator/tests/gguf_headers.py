@@ -22,9 +22,10 @@ def header(
     kind: int = 12,
     others: Mapping[str, str | int] | None = None,
     empty: bool = False,
+    named: str = "output.weight",
     **more: int,
 ) -> tuple[bytes, int]:
-    """Return the header of a file with one tensor, or none, and the size of the file.
+    """Return the header of a file with one tensor of that name, or none, and the size of the file.
 
     `more` are numbers of the architecture, `others` fields by their whole keys.
     """
@@ -47,7 +48,7 @@ def header(
             content += struct.pack("<Iq", 11, other)
     if empty:
         return content, len(content) + 32
-    content += text("output.weight") + struct.pack("<I", len(shape))
+    content += text(named) + struct.pack("<I", len(shape))
     content += struct.pack(f"<{len(shape)}QIQ", *shape, kind, 0)
     _, block, width = gguf.TYPES.get(kind, ("", 1, 1))
     total = width

@@ -39,6 +39,7 @@ NAMED = {
     ("text-generation", "llama.cpp"): "gguf",
     ("sentence-similarity", "llama.cpp"): "gguf-similarity",
     ("feature-extraction", "llama.cpp"): "gguf-features",
+    ("text-ranking", "llama.cpp"): "gguf-ranking",
     ("feature-extraction", "sentence-transformers"): "sentence-features",
     ("text-classification", "setfit"): "setfit",
     ("text-ranking", "transformers"): "sequence-ranking",

@@ -171,7 +171,7 @@ async def test_an_embedder_is_served_as_one_whatever_its_card_says() -> None:
         ("bert", {"pooling_type": 4}, "sentence-similarity", "is a ranker by its header"),
         ("bert", {"pooling_type": 4}, None, "is a ranker by its header"),
         ("t5encoder", {}, "sentence-similarity", "this one is for something else"),
-        ("qwen3", {}, "text-ranking", "modules serve feature-extraction, sentence-similarity, tex"),
+        ("qwen3", {}, "text-ranking", "does not say that it is a ranker (pooling_type 4)"),
     ],
 )
 async def test_a_gguf_file_without_a_supported_pooling_is_refused(

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from models.tasks.row import CHOSEN, QUERY, Returns, Task
+from models.tasks.row import ASKED, CHOSEN, QUERY, Returns, Task
 from models.tasks.text import TEXT
 
 LIBRARY = "llama.cpp"
@@ -17,6 +17,7 @@ CHOSEN_BY_LLAMA = (
     "Without `temperature`, tokens are sampled as the file's header says, or else llama.cpp's "
     "defaults; with the same `seed` the answer is the same."
 )
+RANKS = "text-ranking"
 # Tags of models that also read images: their modules write about texts alone.
 SEES = frozenset(("image-text-to-text", "any-to-any"))
 
@@ -55,5 +56,19 @@ LLAMA = (
         "gguf_embedding",
         "text",
         Returns(bare="its embedding: one vector", note=UNCUT),
+    ),
+    Task(
+        RANKS,
+        LIBRARY,
+        "gguf_ranking",
+        "text",
+        Returns(
+            {"score": "number"},
+            note="`score`: how well it answers `query`: the number that the model gives, or the "
+            "probability of yes (Qwen3-Reranker). A query and a text longer than the model reads "
+            "are refused.",
+        ),
+        parameters=(QUERY,),
+        example=ASKED,
     ),
 )
