@@ -6,6 +6,7 @@ JSON or YAML, or as one of this program's own constants.
 
 import ast
 import json
+import re
 import shlex
 from functools import cache
 from importlib.resources import files
@@ -154,7 +155,7 @@ def script(family: str, *, converts: bool = False) -> str:
     With `converts`, also the code that converts pickled weights.
     """
     instead = {} if "torch" in STACKS[FAMILIES[family].stack] else WITHOUT_TORCH
-    imports: set[str] = set()
+    imports: list[ast.Import | ast.ImportFrom] = []
     sources: dict[str, str] = {}
 
     def add(name: str) -> None:
@@ -167,14 +168,14 @@ def script(family: str, *, converts: bool = False) -> str:
             end += 1
             module = getattr(node, "module", None) or ""
             if not module.startswith(PACKAGE):
-                imports.add(ast.unparse(node))
+                imports.append(node)
             else:
                 name_of_file = module.removeprefix(PACKAGE)
                 name_of_file = instead.get(name_of_file, name_of_file)
                 if name_of_file not in sources:
                     add(name_of_file)
         rest = "\n".join(text.splitlines()[body[end - 1].end_lineno or 0 :])
-        sources[name] = f"# --- {name} ---\n\n{rest.strip()}"
+        sources[name] = rest.strip()
 
     add(family)
     if "program" not in sources:
@@ -183,10 +184,39 @@ def script(family: str, *, converts: bool = False) -> str:
         add("conversion")
     program = (TEMPLATES / "inference" / "program.py").read_text(encoding="utf-8")
     docstring = program[: program.index('"""', 3) + 3]
-    typing = sorted(imports, key=lambda line: (line.split()[1].split(".")[0] == "yaml", line))
+    parts = [f"# --- {name} ---\n\n{text}" for name, text in _without_replaced(sources).items()]
     start = "main_converting" if converts else "main"
     main = f'if __name__ == "__main__":\n    sys.exit({start}(load, answer))\n'
-    return "\n\n\n".join([docstring + "\n\n" + "\n".join(typing), *sources.values(), main])
+    return "\n\n\n".join([docstring + "\n\n" + _merged(imports), *parts, main])
+
+
+def _merged(imports: list[ast.Import | ast.ImportFrom]) -> str:
+    """Write the imports of several files as those of one: each name once, each module on a line."""
+    names: dict[str, set[str]] = {}
+    for node in imports:
+        imported = {ast.unparse(name) for name in node.names}
+        if isinstance(node, ast.Import):
+            names |= {f"import {name}": set() for name in imported}
+        else:
+            names.setdefault(f"from {node.module} import ", set()).update(imported)
+    lines = [start + ", ".join(sorted(names)) for start, names in names.items()]
+    return "\n".join(sorted(lines, key=lambda line: (line.split()[1] == "yaml", line)))
+
+
+def _without_replaced(sources: dict[str, str]) -> dict[str, str]:
+    """Leave out each function that a later file defines anew: only the last one would be called."""
+    defined: set[str] = set()
+    kept: dict[str, str] = {}
+    for name, text in reversed(sources.items()):
+        lines = text.splitlines()
+        own = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
+        for node in reversed(own):
+            if node.name in defined:
+                del lines[node.lineno - 1 : node.end_lineno]
+        defined |= {node.name for node in own}
+        if rest := re.sub(r"\n{4,}", "\n\n\n", "\n".join(lines)).strip():
+            kept[name] = rest
+    return dict(reversed(kept.items()))
 
 
 def as_json(value: Any) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -242,9 +243,24 @@ def test_each_familys_script_is_self_contained_and_has_no_unused_code(
     assert "generator.templates" not in text
     assert len(text.splitlines()) < 650 + 110 * converts + 100 * (family == "setfit")
     tree = ast.parse(text)
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    used = {node.id for node in names if isinstance(node.ctx, ast.Load)}
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    assert defined <= used  # no code of another task
+    assigned = [target for node in tree.body for target in getattr(node, "targets", ())]
+    constants = {target.id for target in assigned if isinstance(target, ast.Name)}
+    assert defined | constants <= used  # no code of another task
+
+
+def test_each_familys_script_imports_what_it_uses_and_defines_each_name_once(
+    tmp_path: Path,
+) -> None:
+    for family in FAMILIES:
+        for converts in (False, True):
+            file = tmp_path / f"{family}{'_converting' * converts}.py"
+            file.write_text(rendering.script(family, converts=converts))
+    ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", "F"]
+    checked = subprocess.run([*ruff, "."], cwd=tmp_path, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout[:3000]
 
 
 FILES = sorted((rendering.TEMPLATES / "inference").glob("*.py"))
