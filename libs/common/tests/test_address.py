@@ -245,6 +245,17 @@ def test_every_door_reads_an_address_as_the_same_model(text: str) -> None:
     assert (parse(name), model_id_of(name)) == (generated, name)
 
 
+LONG = "https://huggingface.co/" + "o" * 60 + "/" + "n" * 60 + "/tree/" + "r" * 80
+
+
+@pytest.mark.parametrize("text", [LONG + "?show=" + "x" * 60, LONG + "#" + "x" * 100])
+def test_an_address_is_read_by_every_door_although_it_is_longer_than_a_name(text: str) -> None:
+    assert 256 < len(text) <= 512
+    test_every_door_reads_an_address_as_the_same_model.hypothesis.inner_test(text)
+    for model, rest in NAMED:
+        assert model.model_validate({**rest, "modelId": text}).model_id == LONG[23:]
+
+
 @given(st.text("ab.-_/", max_size=8) | st.from_regex(r"[a-z._-]{90,99}/[a-z.-]{90,99}"))
 def test_an_id_is_valid_by_the_hubs_own_rule(text: str) -> None:
     try:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, FailFast, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, FailFast, Field, StringConstraints
 
 from common.contracts import Event, Input, Message, Rpc
 from common.contracts.address import model_id_of
@@ -39,7 +39,8 @@ ModelId = Annotated[
     StringConstraints(
         strip_whitespace=True, min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$"
     ),
-    AfterValidator(model_id_of),
+    # First, since an address may be longer than any name.
+    BeforeValidator(lambda name: model_id_of(name) if isinstance(name, str) else name),
     Hint('must be 1 to 256 characters without control characters, such as "openai/gpt2"'),
     Field(
         description="Any name, usually the model's id on the Hub; its address there names the same"
