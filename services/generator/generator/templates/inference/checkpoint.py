@@ -3,6 +3,8 @@
 import sys
 from typing import Any
 
+from generator.templates.inference.inputs import InvalidInput
+
 
 def load_complete(load: Any) -> Any:
     """Call `load`. Raises IncompleteModel if the files lack a weight that answers depend on.
@@ -53,6 +55,32 @@ def check_weights(missing: Any) -> None:
         )
 
 
-def check_vocabulary(tokenizer: Any) -> None:
-    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+def check_vocabulary(tokenizer: Any, model: Any = None) -> None:
+    """Check that the tokenizer has a vocabulary, and have the model reject tokens beyond its own.
+
+    Raises IncompleteModel.
+    """
+    numbers = tokenizer.get_vocab()
+    if set(numbers) <= set(tokenizer.all_special_tokens):
         raise IncompleteModel("the model's files lack its tokenizer's vocabulary")
+    try:
+        layer = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):  # no model of texts
+        return
+    rows = getattr(layer, "num_embeddings", None)
+    if not isinstance(rows, int) or max(numbers.values()) < rows:
+        return
+
+    def check_tokens(_: Any, given: Any) -> None:
+        largest = int(given[0].max()) if given and given[0].numel() else 0
+        if largest >= rows:
+            token = str(tokenizer.convert_ids_to_tokens(largest))[:40]
+            raise InvalidInput(
+                f"inputs: the model has no vector for the token {token!r}, which its tokenizer "
+                f"numbers {largest}: its weights have {rows}"
+            )
+
+    layer.register_forward_pre_hook(check_tokens)
+    pad = getattr(tokenizer, "pad_token_id", None)
+    if pad is not None and pad >= rows:
+        tokenizer.pad_token = None  # texts are read one at a time, or padded with another token

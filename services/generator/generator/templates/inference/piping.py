@@ -28,7 +28,7 @@ def load_pipeline(
     except ValueError:  # this attention is unsupported: use the reference's
         pipeline = load_complete(lambda: build("eager"))
     if pipeline.tokenizer is not None:
-        check_vocabulary(pipeline.tokenizer)
+        check_vocabulary(pipeline.tokenizer, pipeline.model)
     if settings["compile"]:
         torch._dynamo.config.suppress_errors = True  # without a compiler: slower, not broken
         pipeline.model.compile(dynamic=True)

@@ -20,10 +20,10 @@ def with_processor(manifest: dict[str, Any], directory: str, model: Any) -> tupl
     if model.config.model_type == "vision-encoder-decoder":  # two models without a common class
         pair = (transformers.AutoImageProcessor, transformers.AutoTokenizer)
         readers = tuple(reader.from_pretrained(directory) for reader in pair)
-        check_vocabulary(readers[1])
+        check_vocabulary(readers[1], model.decoder)
         return model, readers
     reader = getattr(transformers, settings["processor"])
     processor = reader.from_pretrained(directory, trust_remote_code=False)
     if settings["processor"] == "AutoProcessor":
-        check_vocabulary(getattr(processor, "tokenizer", processor))
+        check_vocabulary(getattr(processor, "tokenizer", processor), model)
     return model, processor

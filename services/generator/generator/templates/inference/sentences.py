@@ -27,12 +27,12 @@ def load_as(name: str, manifest: dict[str, Any], directory: str, device: str, dt
         arguments["attn_implementation"] = "eager"
         model = load_complete(lambda: kind(directory, device=device, model_kwargs=arguments))
     # A router has a tokenizer in each of its routes.
-    tokenizers: list[Any] = [getattr(part, "tokenizer", None) for part in model.modules()]
-    for tokenizer in tokenizers:
+    for part in model.modules():
+        tokenizer: Any = getattr(part, "tokenizer", None)
         if hasattr(tokenizer, "all_special_tokens"):  # a word-vector table: a bare tokenizer
-            check_vocabulary(tokenizer)
+            check_vocabulary(tokenizer, getattr(part, "auto_model", None))
             if tokenizer.pad_token_id is None:  # the library pads every batch, even one of one
-                tokenizer.pad_token = tokenizer.eos_token
+                tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     if routers(model):
         model.to(dtype)  # the library casts the modules after a transformer, not those of a route
     if settings["compile"]:
