@@ -43,8 +43,9 @@ SIZES = (
 FIELDS = (
     *("architectures", "architecture", "model_type", "use_timm_backbone"),
     *SIZES,
-    # The number of beams in generation; whether a text is written by the embeddings that read it.
-    *("num_beams", "tie_word_embeddings"),
+    # The number of beams in generation; whether a text is written by the embeddings that read
+    # it; the token that fills a batch.
+    *("num_beams", "tie_word_embeddings", "pad_token_id"),
     # The tokenizer's class, and how it splits words.
     *("tokenizer_class", "word_tokenizer_type", "phonemize", "is_uroman"),
     # Components of diffusers pipelines.

@@ -7,6 +7,7 @@ are seen in the headers already. Only names that every model of an architecture 
 
 from typing import Any
 
+from common.contracts.generation import Check
 from common.quantities import counted
 from generator.reasons import refuse
 from generator.snapshot import Snapshot
@@ -23,6 +24,14 @@ TIED = frozenset(
     *("generator_lm_head.weight", "lm_head.decoder.weight", "lm_loss.weight"),
     *("output_projection.weight", "pred_layer.proj.weight", "predictions.decoder.weight"),
     "vocab_projector.weight",
+}
+# Architectures whose embeddings have no row that is set aside for the padding of a batch.
+UNPADDED = frozenset(
+    ("bloom", "blt", "codegen", "cpmant", "ctrl", "esmc", "falcon", "falcon_mamba", "funnel")
+) | {
+    *("gpt-sw3", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_neox_japanese", "gptj"),
+    *("ibert", "longt5", "lxmert", "mamba", "mamba2", "mpnet", "mpt", "mt5", "openai-gpt"),
+    *("reformer", "rwkv", "switch_transformers", "t5", "umt5", "xlnet", "xlstm"),
 }
 WRITERS = ("ForCausalLM", "ForMaskedLM", "ForSeq2SeqLM")
 WHOLE = "the model's complete files, as its library saves them"
@@ -41,6 +50,7 @@ def check_tensors(snapshot: Snapshot, task: Task, library: str) -> None:
         ties = any(name.endswith(WRITERS) for name in task.auto_classes)
         _check_embeddings(kind, config, weights, body, ties=ties)
         _check_layers(kind, config, weights, body)
+        _check_padding(kind, config)
     if task.family == "text_generation" and (ends := table()["outputs"].get(kind)):
         _check_output(kind, config, weights.names, ends)
 
@@ -99,6 +109,37 @@ def _check_embeddings(
                 "config",
                 "a config.json with the size of the model's vocabulary",
             )
+
+
+def _check_padding(kind: str, config: dict[str, Any]) -> None:
+    """Refuse a model that its library does not load, since no row is there for the padding."""
+    size, pad = _size(kind, config, "vocab_size"), number(config, "pad_token_id")
+    if kind not in UNPADDED and size and pad and pad >= size:
+        raise refuse(
+            f"config.json names {pad} as the model's pad_token_id, and {counted(size, 'token')} "
+            f"(vocab_size), which are numbered up to {size - 1}: its library does not load it",
+            "config",
+            "a config.json whose pad_token_id is one of the model's tokens, or null",
+        )
+
+
+def check_added_tokens(snapshot: Snapshot) -> list[Check]:
+    """Warn if the tokenizer has tokens that the weights have no row for."""
+    config, weights = snapshot.config, snapshot.weights
+    kind = str(config.get("model_type"))
+    body = table()["bodies"].get(kind)
+    if weights is None or body is None:
+        return []
+    names = [f"{place}{name}" for name in body["reads"] for place in ("", f"{body['prefix']}.")]
+    rows = max((weights.rows.get(name, 0) for name in names), default=0)
+    last = max((read.get("max_token", 0) for read in snapshot.tokenizers.values()), default=0)
+    if not rows or last < rows:
+        return []
+    message = (
+        f"the model's tokenizer numbers its tokens up to {last}, and its weights have "
+        f"{counted(rows, 'row')} for them: the module rejects a text with a token beyond those"
+    )
+    return [Check(name="tokenizer", outcome="warning", message=message)]
 
 
 def _check_layers(

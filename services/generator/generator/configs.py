@@ -1,5 +1,6 @@
 """A model's JSON files: refused if they load code, otherwise reduced to the fields used."""
 
+import re
 from typing import Any
 
 from common.errors import ModelRefused
@@ -31,7 +32,16 @@ def read(name: str, content: bytes) -> dict[str, Any]:
     # Modules unpack the weights of a model as a whole only, not those of a pipeline's part.
     packed = _packing(config) if name == "config.json" else {}
     check(name, config)
-    return reduce(config) | ({"own_code": True} if offered else {}) | packed
+    added = _added_tokens(config) if name.endswith("tokenizer_config.json") else {}
+    return reduce(config) | ({"own_code": True} if offered else {}) | packed | added
+
+
+def _added_tokens(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the largest number that a tokenizer's config gives to a token."""
+    added = config.get("added_tokens_decoder")
+    keys = added if isinstance(added, dict) else {}
+    numbers = [int(key) for key in keys if re.fullmatch("[0-9]{1,8}", key)]
+    return {"max_token": max(numbers)} if numbers else {}
 
 
 def _packing(config: dict[str, Any]) -> dict[str, Any]:

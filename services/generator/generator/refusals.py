@@ -9,7 +9,7 @@ from typing import Any
 
 from common.contracts.generation import Accepted, Check
 from generator import adapters, requirements, setfit, vocabulary
-from generator.completeness import check_tensors
+from generator.completeness import check_added_tokens, check_tensors
 from generator.configs import quantized
 from generator.instead import INSTEAD
 from generator.layout import OF_WORDS, ROLES, late_interaction
@@ -69,6 +69,7 @@ def check(snapshot: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, 
         [
             *check_source(snapshot, accept),
             *check_conversion(snapshot),
+            *check_added_tokens(snapshot),
         ],
     )
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from common.errors import ModelRefused
 from generator import completeness, weights
+from generator import configs as generated
 from hub import families, lifelike
 from models import config as configs
 from models.tables import table
@@ -30,12 +31,16 @@ Tensors = dict[str, torch.Tensor]
 MAX_PARAMETERS = 8_000_000
 
 
+def rows_of(tensors: Tensors) -> dict[str, int]:
+    return weights.rows_of({name: tensor.shape for name, tensor in tensors.items()})
+
+
 def check(config: dict[str, Any], tensors: Tensors, task: str) -> None:
     header = weights.Header(
         {},
         weights.kinds(tensors),
         layers=weights.layers_of(tensors),
-        rows=weights.rows_of({name: tensor.shape for name, tensor in tensors.items()}),
+        rows=rows_of(tensors),
     )
     snapshot: Any = SimpleNamespace(
         config=configs.read(config),
@@ -210,6 +215,57 @@ def test_weights_of_another_size_than_in_the_config_are_refused(
     with pytest.raises(ModelRefused, match=f" rows?, and config.json names {message}") as caught:
         check({**config, **fields}, tensors, task)
     assert caught.value.details["reason"] == "config"
+
+
+@pytest.mark.parametrize("pad", [None, 0, 3])
+def test_a_pad_token_is_one_of_the_models_tokens(pad: int | None, tmp_path: Path) -> None:
+    config, tensors = saved(families.bert_classifier, tmp_path)
+    check({**config, "pad_token_id": pad}, tensors, "text-classification")
+    beyond = {**config, "pad_token_id": config["vocab_size"]}
+    with pytest.raises(ModelRefused, match="its library does not load it") as caught:
+        check(beyond, tensors, "text-classification")
+    assert caught.value.details["reason"] == "config"
+    with pytest.raises(AssertionError):
+        transformers.BertModel(transformers.BertConfig.from_dict(beyond))
+
+
+@pytest.mark.long
+def test_the_library_loads_models_with_any_pad_token_of_few_architectures_only() -> None:
+    loaded = set()
+    for kind in table()["bodies"]:
+        config = transformers.CONFIG_MAPPING[kind]()
+        text = config.get_text_config()
+        if not isinstance(getattr(text, "vocab_size", None), int):
+            continue
+        text.pad_token_id = text.vocab_size
+        try:
+            with torch.device("meta"):
+                transformers.AutoModel.from_config(config)
+        except AssertionError:  # "Padding_idx must be within num_embeddings"
+            continue
+        except TypeError:  # no default size of this architecture works
+            assert kind == "funnel"
+        loaded.add(kind)
+    assert loaded == completeness.UNPADDED
+
+
+def test_a_tokenizer_with_more_tokens_than_the_weights_have_rows_is_warned_about(
+    tmp_path: Path,
+) -> None:
+    config, tensors = saved(families.bert_classifier, tmp_path)
+    content = (tmp_path / "tokenizer_config.json").read_text()
+    snapshot: Any = SimpleNamespace(
+        config=configs.read(config),
+        weights=weights.total([weights.Header({}, frozenset(), rows=rows_of(tensors))], 0),
+        tokenizers={},
+    )
+    for last, told in ((config["vocab_size"] - 1, 0), (config["vocab_size"], 1)):
+        added = json.loads(content) | {"added_tokens_decoder": {"0": {}, str(last): {}, "x": {}}}
+        read = generated.read("tokenizer_config.json", json.dumps(added).encode())
+        snapshot.tokenizers[""] = read
+        warnings = completeness.check_added_tokens(snapshot)
+        assert [warning.outcome for warning in warnings] == ["warning"] * told
+    assert f"up to {last}, and its weights have {last} rows" in warnings[0].message
 
 
 @pytest.mark.long
