@@ -27,7 +27,7 @@ INSTEAD = {
     "kokoro": (
         "the model is for Kokoro's own library (kokoro), which modules do not install",
         "library",
-        "a text-to-speech model of transformers (VITS), such as facebook/mms-tts-eng",
+        "a speech model of transformers (VITS), such as facebook/mms-tts-eng",
     ),
     "pickle": (
         "the model has pickled weights only, and loading them can run arbitrary code",
