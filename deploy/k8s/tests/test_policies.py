@@ -78,6 +78,9 @@ def test_every_container_has_a_version_and_resource_limits(overlay: list[Resourc
             assert re.fullmatch(r"[\w./-]+:\d+\.\d+\.\d+", image), (
                 f"{name}: give the image `{image}` a version of three numbers, such as 0.1.0"
             )
+            # The schemas know no values of this field.
+            policy = container.get("imagePullPolicy", "IfNotPresent")
+            assert policy in ("Always", "IfNotPresent", "Never"), f"{name}: imagePullPolicy"
             requests, limits = (
                 container.get("resources", {}).get(key, {}) for key in ("requests", "limits")
             )
@@ -261,7 +264,13 @@ def test_a_rolling_update_or_a_lost_node_leaves_servers_that_serve(
         if name in ("edge", "gateway", "generator", "realtime"):
             assert pod["topologySpreadConstraints"][0]["topologyKey"] == "kubernetes.io/hostname"
         if name == "edge":
-            assert "drain.sh" in str(pod["containers"][0]["lifecycle"]["preStop"])
+            [container] = pod["containers"]
+            stop = container.get("lifecycle", {}).get("preStop")
+            assert "drain.sh" in str(stop), "edge: run drain.sh as its preStop"
+            waits = {e["name"]: int(e["value"]) for e in container["env"]}
+            assert waits["DELAY_S"] + waits["GRACE_S"] < pod["terminationGracePeriodSeconds"], (
+                "edge: `terminationGracePeriodSeconds` is longer than DELAY_S and GRACE_S together"
+            )
     [nats] = of_kind(overlay, "StatefulSet")
     affinity = nats["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"]
     [apart] = affinity["requiredDuringSchedulingIgnoredDuringExecution"]
@@ -283,24 +292,6 @@ def test_streams_are_on_every_server_and_each_message_is_on_its_disk(
     assert "sync_interval: always" in (ROOT / "deploy/nats/nats.conf").read_text()
 
 
-def test_a_gpu_worker_has_a_whole_gpu_and_time_for_the_longest_run(
-    production: list[Resource],
-) -> None:
-    [settings] = [m["data"] for m in of_kind(production, "ConfigMap") if "MAX_RUN_S" in m["data"]]
-    for job in of_kind(production, "ScaledJob"):
-        spec = job["spec"]["jobTargetRef"]
-        assert spec["activeDeadlineSeconds"] >= 2 * int(settings["MAX_RUN_S"])
-        assert spec["backoffLimit"] == 0  # the bus repeats a job
-        assert spec["template"]["spec"]["restartPolicy"] == "Never"
-    [gpu] = [pod for name, pod in pods(production) if name == "worker-gpu"]
-    assert gpu["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    [term] = gpu["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
-        "nodeSelectorTerms"
-    ]
-    [shared] = [e for e in term["matchExpressions"] if e["key"].endswith("sharing-strategy")]
-    assert (shared["operator"], shared["values"]) == ("NotIn", ["time-slicing", "mps"])
-
-
 def test_prometheus_reaches_the_metrics_of_every_service(overlay: list[Resource]) -> None:
     admitted = {}
     for policy in of_kind(overlay, "NetworkPolicy"):
@@ -315,6 +306,8 @@ def test_prometheus_reaches_the_metrics_of_every_service(overlay: list[Resource]
         template = deployment["spec"]["template"]
         notes = template["metadata"]["annotations"]
         assert notes["prometheus.io/scrape"] == "true"
+        path = "/stats/prometheus" if name == "edge" else "/metrics"
+        assert notes["prometheus.io/path"] == path, f"{name}: annotate prometheus.io/path: {path}"
         port = int(notes["prometheus.io/port"])
         assert admitted[name] == port, name
         opened = {p["containerPort"] for p in template["spec"]["containers"][0]["ports"]}
@@ -362,7 +355,10 @@ def test_envoy_accepts_the_edges_configuration_in_the_cluster(tls: bool, tmp_pat
     assert checked.returncode == 0, checked.stderr[-1000:]
     # What is mounted is what the configuration reads.
     mounted = {mount["mountPath"] for mount in edge["containers"][0]["volumeMounts"]}
-    assert (settings.get("TLS_DIRECTORY") in mounted) is tls
+    directory = settings.get("TLS_DIRECTORY")
+    assert (directory in mounted) is tls, f"mount the certificate's secret at {directory}"
+    secrets = {v["secret"]["secretName"] for v in edge["volumes"] if "secret" in v}
+    assert secrets == ({"edge-tls"} if tls else set())
 
 
 def test_an_edge_that_trusts_no_proxy_receives_the_callers_own_addresses() -> None:

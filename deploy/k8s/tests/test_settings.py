@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from .conftest import K8S, ROOT, Resource, of_kind, pods
+from .conftest import K8S, ROOT, Resource, build, of_kind, pods
 from .test_policies import SETTINGS, make_secrets
 
 EDGE = ROOT / "deploy" / "envoy"
@@ -109,6 +109,22 @@ def test_gateway_and_realtime_have_the_same_public_address(overlay: list[Resourc
     assert len({*addresses.values()}) == 1, f"PUBLIC_URL of both is one address: {addresses}"
     url = urlsplit(addresses["gateway"])
     assert url.scheme == "https" or url.hostname == "localhost", "PUBLIC_URL begins with https://"
+
+
+def test_every_service_of_the_project_has_its_workload(overlay: list[Resource]) -> None:
+    found = {name.partition("-")[0] for name, _ in pods(overlay)}
+    missing = {*SETTINGS, "edge", "nats"} - found
+    assert not missing, f"list the manifests of {sorted(missing)} in base/kustomization.yaml"
+
+
+def test_traces_are_sent_to_the_port_that_the_policy_opens() -> None:
+    resources = build(K8S / "tests" / "with" / "traces")
+    [policy] = [p for p in of_kind(resources, "NetworkPolicy") if p["metadata"]["name"] == "traces"]
+    [rule] = policy["spec"]["egress"]
+    for service in SETTINGS:
+        url = urlsplit(settings_of(resources, service)["OTEL_EXPORTER_OTLP_ENDPOINT"])
+        # OTLP over HTTP, which the services speak; 4317 is gRPC's.
+        assert (url.scheme, url.port) == ("http", rule["ports"][0]["port"]) == ("http", 4318)
 
 
 def test_an_image_of_an_overlay_is_one_that_the_base_uses() -> None:

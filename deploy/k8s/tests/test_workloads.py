@@ -141,10 +141,12 @@ def test_each_container_runs_its_own_program_with_what_it_mounts(overlay: list[R
             writable = {m["mountPath"] for m in container["volumeMounts"]}
             assert writable == ({"/tmp", "/models"} if service == "worker" else {"/tmp"}), name
         claims = {"data"} if service == "nats" else set()
-        volumes = {volume["name"] for volume in pod["volumes"]}
+        volumes = {volume["name"] for volume in pod.get("volumes", [])}
         mounted = {m["name"] for c in containers(pod) for m in c["volumeMounts"]}
         assert mounted == volumes | claims, f"{name}: mount each of its volumes, and no others"
-        for volume in pod["volumes"]:
+        for volume in pod.get("volumes", []):
+            kinds = {*volume} - {"name"}
+            assert kinds <= {"emptyDir", "configMap", "secret"}, f"{name}: no volume of {kinds}"
             # What a worker downloads must not fill the node's disk.
             bounded = "sizeLimit" in volume.get("emptyDir", {})
             assert bounded is (service == "worker"), name
@@ -211,7 +213,11 @@ def test_workers_start_for_their_own_class_of_jobs_and_end_after_one(
     for worker_class, spec in served.items():
         [trigger] = spec["triggers"]
         asked = trigger["metadata"]
-        assert asked["natsServerMonitoringEndpoint"] == "nats.lilypad.svc.cluster.local:8222"
+        [namespace] = of_kind(overlay, "Namespace")
+        endpoint = f"nats.{namespace['metadata']['name']}.svc.cluster.local:8222"
+        assert asked["natsServerMonitoringEndpoint"] == endpoint, (
+            f"worker-{worker_class}: KEDA finds NATS at {endpoint} alone"
+        )
         assert asked["consumer"] == consumer_name(MEASURE, worker_class)
         assert asked["activationLagThreshold"] == "0"
         assert spec["minReplicaCount"] == 0
@@ -230,6 +236,34 @@ def test_workers_start_for_their_own_class_of_jobs_and_end_after_one(
         wanted, bound = (container["resources"][key] for key in ("requests", "limits"))
         # Another pod on the node must not take what is measured; a single node has to share.
         assert (wanted == bound) is ("gpu" in served)
+
+
+def test_a_gpu_worker_has_a_whole_gpu_and_time_for_the_longest_run(
+    production: list[Resource],
+) -> None:
+    [settings] = [m["data"] for m in of_kind(production, "ConfigMap") if "MAX_RUN_S" in m["data"]]
+    for job in of_kind(production, "ScaledJob"):
+        spec = job["spec"]["jobTargetRef"]
+        assert spec["activeDeadlineSeconds"] >= 2 * int(settings["MAX_RUN_S"])
+        assert spec["backoffLimit"] == 0  # the bus repeats a job
+        assert spec["template"]["spec"]["restartPolicy"] == "Never"
+        [container] = spec["template"]["spec"]["containers"]
+        writable = {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert settings["HF_HOME"] in writable, "worker.env: HF_HOME is a volume of the workers"
+    [gpu] = [pod for name, pod in pods(production) if name == "worker-gpu"]
+    assert gpu["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    [term] = gpu["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+        "nodeSelectorTerms"
+    ]
+    # Labels of NVIDIA's GPU feature discovery.
+    assert {e["key"]: (e["operator"], e["values"]) for e in term["matchExpressions"]} == {
+        "nvidia.com/gpu.present": ("In", ["true"]),
+        "nvidia.com/gpu.sharing-strategy": ("NotIn", ["time-slicing", "mps"]),
+    }
+    # Machines with GPUs repel all other pods.
+    assert gpu["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    ]
 
 
 def with_component(name: str) -> list[Resource]:
@@ -285,6 +319,10 @@ def test_a_database_in_the_cluster_is_on_three_nodes_with_room_to_free_space(
     assert {"storage", "walStorage"} <= {*spec}
     assert spec["resources"]["requests"]["memory"] == spec["resources"]["limits"]["memory"]
     parameters = spec["postgresql"]["parameters"]
+    memory, buffers = spec["resources"]["limits"]["memory"], parameters["shared_buffers"]
+    gibibytes = float(memory.removesuffix("Gi")), float(buffers.removesuffix("GB"))
+    # PostgreSQL's manual: a quarter, and not above 40 %.
+    assert gibibytes[1] <= 0.4 * gibibytes[0], f"shared_buffers of {buffers} in {memory}"
     assert parameters["jit"] == "off"
     # Some 14 connections of each replica of four services.
     assert int(parameters["max_connections"]) >= 200
