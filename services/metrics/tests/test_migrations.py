@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -14,6 +15,8 @@ from metrics import rollups
 from .conftest import Place, connected
 from .test_storage import record, serving
 
+# What migration 013 was until 014 replaced it; databases that ran it have its name.
+EARLY_013 = Path(__file__).with_name("013_addresses_until_014.sql")
 SCRIPTS = sorted(files("metrics").joinpath("migrations").iterdir(), key=lambda script: script.name)
 
 
@@ -44,10 +47,14 @@ async def test_a_database_of_any_earlier_version_is_brought_up_to_date(
         assert (await caller.monitor()).statistics["latency"].total == 3.0
 
 
-async def test_models_recorded_under_their_address_are_renamed_to_their_id(empty: Place) -> None:
+@pytest.mark.parametrize("earlier", [False, True])
+async def test_models_recorded_under_their_address_are_renamed_to_their_id(
+    empty: Place, earlier: bool
+) -> None:
+    """By 014, or already by 013 as it was until 014 replaced it."""
     site, metrics = "https://huggingface.co/", ("latency", "throughput")
     async with connected(empty) as connection:
-        await apply(connection, [script for script in SCRIPTS if script.name < "014"])
+        await apply(connection, [script for script in SCRIPTS if script.name < "013"])
         for model in (f"{site}o/a", f"{site}o/a/tree/main", f"{site}o/b", f"{site}datasets/c"):
             await connection.execute(
                 "insert into series (account, model, metric) select 'a', %s, unnest(%s::text[])",
@@ -77,6 +84,8 @@ async def test_models_recorded_under_their_address_are_renamed_to_their_id(empty
                 " values (%s, 'a', %s, %s, 'r', 't', 'warning', '')",
                 [name, model, metric],
             )
+        if earlier:
+            await apply_early_013(connection)
         async with serving(empty):
             pass
         cursor = await connection.execute(
@@ -111,6 +120,28 @@ async def test_models_recorded_under_their_address_are_renamed_to_their_id(empty
         # A rule that was about to raise an alert starts to wait anew, under the id.
         cursor = await connection.execute("select model from holding")
         assert await cursor.fetchall() == [("o/d",)]
+
+
+async def test_what_the_earlier_013_renamed_stays_and_the_rest_is_renamed(empty: Place) -> None:
+    names = ["https://huggingface.co/..", "https://hf.co/o/a?x=1", " o/b ", "o/c/tree/v1/"]
+    async with connected(empty) as connection:
+        await apply(connection, [script for script in SCRIPTS if script.name < "013"])
+        await connection.execute(
+            "insert into series (account, model, metric)"
+            " select 'a', name, 'latency' from unnest(%s::text[]) as n(name)",
+            [names],
+        )
+        await apply_early_013(connection)
+        async with serving(empty):
+            pass
+        cursor = await connection.execute("select model from series order by id")
+        renamed = [model for (model,) in await cursor.fetchall()]
+    assert renamed == ["..", "o/a", "o/b", "o/c/tree/v1"]
+
+
+async def apply_early_013(connection: Connection) -> None:
+    await connection.execute(EARLY_013.read_text())
+    await connection.execute("insert into migrations (name) values ('013_addresses.sql')")
 
 
 SITES = (
