@@ -15,6 +15,35 @@ from models.tasks import LIBRARIES
 DISCRIMINATORS = frozenset(("electra",))
 CONVERTED = "the model that it was converted from, with safetensors weights"
 ANOTHER = "a model of transformers for the same task"
+# A popular model of each task that gets a module, for refusals of other ones.
+POPULAR = {
+    "audio-classification": "MIT/ast-finetuned-audioset-10-10-0.4593",
+    "automatic-speech-recognition": "openai/whisper-small",
+    "depth-estimation": "depth-anything/Depth-Anything-V2-Small-hf",
+    "document-question-answering": "impira/layoutlm-document-qa",
+    "feature-extraction": "intfloat/multilingual-e5-large",
+    "fill-mask": "google-bert/bert-base-uncased",
+    "image-classification": "google/vit-base-patch16-224",
+    "image-feature-extraction": "facebook/dinov2-base",
+    "image-text-to-text": "Qwen/Qwen3-VL-2B-Instruct",
+    "image-to-text": "naver-clova-ix/donut-base",
+    "mask-generation": "facebook/sam-vit-base",
+    "object-detection": "facebook/detr-resnet-50",
+    "sentence-similarity": "sentence-transformers/all-MiniLM-L6-v2",
+    "summarization": "facebook/bart-large-cnn",
+    "table-question-answering": "google/tapas-base-finetuned-wtq",
+    "text-classification": "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
+    "text-generation": "Qwen/Qwen2.5-1.5B-Instruct",
+    "text-ranking": "cross-encoder/ms-marco-MiniLM-L6-v2",
+    "text-to-image": "stabilityai/stable-diffusion-xl-base-1.0",
+    "text-to-speech": "facebook/mms-tts-eng (not for commercial use)",
+    "text-to-video": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+    "time-series-forecasting": "google/timesfm-2.5-200m-transformers",
+    "token-classification": "dslim/bert-base-NER",
+    "translation": "google-t5/t5-small",
+    "zero-shot-classification": "facebook/bart-large-mnli",
+    "zero-shot-image-classification": "openai/clip-vit-large-patch14",
+}
 # Libraries that modules do not install, by the Hub's names, and the alternative to each.
 FOREIGN = {
     **dict.fromkeys(("ctranslate2", "mlx", "mlx-lm", "mlx-vlm", "onnx", "openvino"), CONVERTED),
@@ -25,7 +54,10 @@ FOREIGN = {
     **dict.fromkeys(
         ("fastai", "fasttext", "flair", "gliner", "kokoro", "lerobot", "nemo"), ANOTHER
     ),
-    **dict.fromkeys(("open_clip", "PaddleOCR", "pyannote-audio", "sklearn", "spacy"), ANOTHER),
+    **dict.fromkeys(("open_clip", "PaddleOCR", "sklearn", "spacy"), ANOTHER),
+    # Its models tell who speaks when, whatever task their cards name.
+    "pyannote-audio": "its library in a container written for it, or, for the words alone, "
+    f"{POPULAR['automatic-speech-recognition']}",
     **dict.fromkeys(
         ("speechbrain", "stable-baselines3", "stanza", "timesfm", "ultralytics"), ANOTHER
     ),
@@ -37,11 +69,24 @@ NATIVE = frozenset(
 ) | {"nemotron_h", "nomic_bert", "phi", "phi3", "phimoe", "stablelm"}
 # Alternatives to repositories whose code computes something else than any class of the library.
 OWN_CODE_HELP = {
-    "florence2": "the copy that florence-community converted for transformers",
-    "new": "a copy converted to the architecture gte of transformers",
+    "florence2": "the copy that florence-community converted for transformers, such as "
+    "florence-community/Florence-2-base",
+    "new": "a copy converted to the architecture gte of transformers, such as "
+    "alibaba-nlp-community/gte-multilingual-base",
     "xlm-roberta": "a copy converted to an architecture of transformers' own",
 }
 SAVED = "a copy saved by the library itself, which names no code of its author"
+
+
+def another(tag: str | None) -> str:
+    """Name the alternative to a model of another library: a model for the same task."""
+    return f"{ANOTHER}, such as {POPULAR[tag]}" if tag in POPULAR else ANOTHER
+
+
+def instead_of(library: str | None, tag: str | None) -> str:
+    """Name the alternative to a model of a library that modules do not install."""
+    help = FOREIGN.get(library or "", ANOTHER)
+    return another(tag) if help == ANOTHER else help
 
 
 def own_code_help(kind: Any) -> str:

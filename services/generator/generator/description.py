@@ -41,7 +41,7 @@ class Summary(BaseModel):
     parameters: Annotated[dict[weights.Dtype, Size], Field(max_length=weights.MAX_DTYPES)]
 
 
-def _if_sensible(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+def if_sensible(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
     """Drop an invalid value that the model's owner wrote: it is not a fault of the Hub."""
     try:
         return read(value)
@@ -50,7 +50,7 @@ def _if_sensible(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
 
 
 Name = Annotated[str, StringConstraints(max_length=128)]
-Claimed = Annotated[Name | None, WrapValidator(_if_sensible)]
+Claimed = Annotated[Name | None, WrapValidator(if_sensible)]
 
 
 # Bounds, since an owner may write any number of tags; few of them matter.
@@ -79,7 +79,7 @@ class Card(BaseModel):
     """
 
     license: Annotated[
-        Name | Annotated[list[Name], Field(max_length=4)] | None, WrapValidator(_if_sensible)
+        Name | Annotated[list[Name], Field(max_length=4)] | None, WrapValidator(if_sensible)
     ] = None
     license_name: Claimed = None
 
@@ -97,13 +97,13 @@ class Description(BaseModel):
     tags: Annotated[list[str], BeforeValidator(_relations)] = []
     pipeline_tag: Claimed = None
     library_name: Claimed = None
-    card: Annotated[Card | None, WrapValidator(_if_sensible)] = Field(None, alias="cardData")
+    card: Annotated[Card | None, WrapValidator(if_sensible)] = Field(None, alias="cardData")
     gated: bool | Name | None = False
     private: bool | None = False
     disabled: bool | None = False
     transformers_info: TransformersInfo | None = Field(None, alias="transformersInfo")
-    safetensors: Annotated[Summary | None, WrapValidator(_if_sensible)] = None
-    security: Annotated[Security | None, WrapValidator(_if_sensible)] = Field(
+    safetensors: Annotated[Summary | None, WrapValidator(if_sensible)] = None
+    security: Annotated[Security | None, WrapValidator(if_sensible)] = Field(
         None, alias="securityRepoStatus"
     )
 

@@ -6,6 +6,7 @@ import yaml
 
 from common.bus import Bus
 from common.contracts import address
+from common.contracts.address import Address
 from common.contracts.generation import (
     GENERATE,
     PACKAGE,
@@ -29,6 +30,7 @@ from generator import (
     measured,
     onnx_models,
     refusals,
+    relatives,
     rendering,
     resources,
     validation,
@@ -77,6 +79,12 @@ class Handlers:
         """
         where = address.parse(request.model_url, request.revision)
         where = replace(where, file=request.options.file)
+        try:
+            return await self._generate(request, where)
+        except ModelRefused as error:
+            raise await relatives.add(self.snapshots.hub, where.id, error) from None
+
+    async def _generate(self, request: GenerateRequest, where: Address) -> Module:
         snapshot, age, read_by = await adapters.read(self.access, where)
         form = onnx_models if is_onnx(snapshot) else resources
         check = gguf_models.check if is_gguf(snapshot) else refusals.check

@@ -38,6 +38,9 @@ MAX_METADATA_BYTES = 8 * MIB
 MAX_ERROR_BYTES = 64 * KIB
 # Results requested of a search.
 MAX_FOUND = 100
+# Models made from another one that are listed, and what the Hub tells of each.
+MAX_RELATIVES = 20
+EXPANDED = ("config", "gated", "library_name", "pipeline_tag", "tags")
 ID = re.compile(r"[A-Za-z0-9._-]{1,96}(/[A-Za-z0-9._-]{1,96})?")
 MAX_REDIRECTS = 3
 # Concurrent requests; each holds at most MAX_METADATA_BYTES.
@@ -154,6 +157,14 @@ class Hub:
         # Anonymous, because the token would also find its owner's private models.
         answer = await self._get(path, MAX_METADATA_BYTES, anonymous=True)
         return _ids(answer.content)
+
+    async def made_from(self, id: str) -> list[dict[str, Any]]:
+        """List public models with `id` as their base, in safetensors, most downloaded first."""
+        query = [("filter", f"base_model:{id}"), ("filter", "safetensors"), ("sort", "downloads")]
+        query += [("limit", str(MAX_RELATIVES)), *(("expand[]", name) for name in EXPANDED)]
+        path = "/api/models?" + urlencode(query)
+        answer = await self._get(path, MAX_METADATA_BYTES, anonymous=True)
+        return _listed(answer.content)
 
     async def _get(
         self,
@@ -302,12 +313,17 @@ def _object(content: bytes) -> dict[str, Any]:
 
 def _ids(content: bytes) -> list[str]:
     """Return the well-formed ids in a list of models; skip anything else."""
+    return [model["id"] for model in _listed(content)]
+
+
+def _listed(content: bytes) -> list[dict[str, Any]]:
+    """Return the models of a list that have a well-formed id."""
     try:
         listed = orjson.loads(content)
     except orjson.JSONDecodeError:
         listed = []
-    named = [model.get("id") for model in listed if isinstance(model, dict)]
-    return [id for id in named if isinstance(id, str) and ID.fullmatch(id)]
+    models = [model for model in listed if isinstance(model, dict)]
+    return [one for one in models if isinstance(one.get("id"), str) and ID.fullmatch(one["id"])]
 
 
 def _refusal(error: HfHubHTTPError) -> ServiceError:  # noqa: PLR0911  (one per meaning)

@@ -1,5 +1,7 @@
 """Refusals of a repository without loadable weights, by the kind of files it has instead."""
 
+from models.origins import another
+
 ORIGINAL = "the model that it was converted from, with safetensors weights"
 # Message, reason and alternative. The first kind found is named.
 INSTEAD = {
@@ -27,7 +29,7 @@ INSTEAD = {
     "kokoro": (
         "the model is for Kokoro's own library (kokoro), which modules do not install",
         "library",
-        "a speech model of transformers (VITS), such as facebook/mms-tts-eng",
+        another("text-to-speech"),
     ),
     "pickle": (
         "the model has pickled weights only, and loading them can run arbitrary code",

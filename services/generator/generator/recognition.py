@@ -6,7 +6,7 @@ from common.errors import ModelRefused
 from generator.layout import VECTORS
 from generator.reasons import refuse
 from generator.snapshot import Snapshot
-from models.origins import ANOTHER, FOREIGN, tag_of_class
+from models.origins import FOREIGN, instead_of, tag_of_class
 from models.tables import architectures, table
 from models.tags import OTHERWISE, RENAMED, TAGS, refusal_of
 from models.tasks import LIBRARIES, Task, rows_of
@@ -77,7 +77,7 @@ def check_library(snapshot: Snapshot) -> None:
         raise refuse(
             f"the model is for {named}, which modules do not install",
             "library",
-            _original(snapshot) or FOREIGN[named],
+            _original(snapshot) or instead_of(named, snapshot.description.pipeline_tag),
         )
 
 
@@ -100,7 +100,7 @@ def library_of(snapshot: Snapshot, task: str) -> str:
     raise refuse(
         f"{shown}; {task} modules run {' and '.join(sorted(rows))}",
         "library",
-        FOREIGN.get(named or "", ANOTHER),
+        instead_of(named, task),
     )
 
 

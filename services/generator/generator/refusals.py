@@ -19,7 +19,7 @@ from generator.reasons import refuse
 from generator.recognition import check_library, library_of, named_tag, task_of
 from generator.snapshot import Snapshot
 from models.families import stack_of, with_packing, with_vision
-from models.origins import NATIVE, own_code_help
+from models.origins import NATIVE, POPULAR, own_code_help
 from models.tables import architectures, table
 from models.tasks import LIBRARIES, Task
 from models.tasks.diffusion import GUIDED_BY_TEXT, distilled
@@ -174,11 +174,16 @@ def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
     ]
     routes = [part.get("model_type") for part in snapshot.config.get("components", ())]
     if unknown := [one for one in (kind, *routes) if one not in known]:
-        raise refuse(_why_not(task, unknown[0]), "architecture", "a model of another architecture")
+        raise refuse(_why_not(task, unknown[0]), "architecture", of_another_architecture(task.tag))
     if library in OF_SENTENCES:
         check_encoder(snapshot, task)
     elif task.classes:
         check_class(task, kind, named)
+
+
+def of_another_architecture(tag: str) -> str:
+    popular = f", such as {POPULAR[tag]}" if tag in POPULAR else ""
+    return f"a model of another architecture{popular}"
 
 
 def check_pipeline(snapshot: Snapshot, task: Task) -> None:
@@ -216,7 +221,8 @@ def check_class(task: Task, kind: Any, named: Any) -> None:
                 "prompt for that, without which its scores mean nothing",
                 "architecture",
                 "a revision with modules.json, as sentence-transformers saves a ranker and its "
-                "prompt, or a ranker with a score of its own (sequence classification)",
+                "prompt (Qwen/Qwen3-Reranker-0.6B has one at refs/pr/11), or a ranker with a score "
+                f"of its own, such as {POPULAR[task.tag]}",
             )
         raise refuse(
             f"the model's architecture does not support {task.tag}, although its card says so",

@@ -67,9 +67,13 @@ def handlers(
     dtype: str = "F32",
     names: tuple[str, ...] = (),
     tensors: tuple[str, ...] = (),
+    listed: list[Any] | None = None,
     **description: Any,
 ) -> Handlers:
-    """Return handlers whose Hub has one model, under any id, with these fields and files."""
+    """Return handlers whose Hub has one model, under any id, with these fields and files.
+
+    `listed` is what the Hub answers to a search.
+    """
     fields = {**CONFIG, **(config or {})}
     content = json.dumps(fields).encode()
     header, size = weights(shape or [64, 64], dtype, (*body(fields), *tensors))
@@ -90,6 +94,8 @@ def handlers(
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         path = request.url.path
+        if path == "/api/models":
+            return respond(json.dumps(listed or []).encode())
         if path.startswith("/api/models/"):
             return respond(json.dumps(document).encode())
         if path.endswith("/config.json"):

@@ -13,8 +13,9 @@ from generator import layout
 from generator.description import Description
 from generator.recognition import library_of, task_of
 from generator.snapshot import Snapshot
-from models.origins import FOREIGN, NATIVE
+from models.origins import FOREIGN, NATIVE, POPULAR
 from models.tables import table
+from models.tasks import LIBRARIES
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fake_hub
@@ -223,3 +224,23 @@ async def test_float32_weights_that_overflow_in_float16_are_computed_in_bfloat16
     handlers = fake_hub.handlers(of(kind, name), pipeline_tag="text-generation")
     module = await handlers.generate(request)
     assert f"dtype: {dtype}" in module.files["module.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("card", "named"),
+    [
+        ({"library_name": "gliner", "pipeline_tag": "token-classification"}, "bert-base-NER"),
+        ({"library_name": "ultralytics", "pipeline_tag": "object-detection"}, "detr-resnet-50"),
+        ({"library_name": "pyannote-audio"}, "its library in a container written for it"),
+    ],
+)
+async def test_a_model_of_another_library_is_refused_with_a_model_that_is_served(
+    card: dict[str, Any], named: str
+) -> None:
+    error = await refusal(of("frog", "FrogModel"), **card)
+    assert error.details["reason"] == "library"
+    assert named in error.message.partition("what would help: ")[2]
+
+
+def test_each_popular_model_that_a_refusal_names_is_of_a_task_that_is_served() -> None:
+    assert set(POPULAR) <= {tag for rows in LIBRARIES.values() for tag in rows}
