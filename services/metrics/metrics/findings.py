@@ -27,11 +27,17 @@ MIN_HOUR_SAMPLES = 4
 
 @dataclass(slots=True)
 class Changes:
-    """The shape of a metric, and its significant events by time."""
+    """The shape of a metric, and its significant events by time.
+
+    Attributes:
+        newest: the time of the newest sample, or the end of the last cell if it is unknown, in
+            microseconds since 2000.
+    """
 
     metric: str
     shape: Shape
     events: list[Event]
+    newest: int
 
     @property
     def width(self) -> int:
@@ -116,16 +122,25 @@ def find_changes(
             sharpen(shape, history.at, history.value)
         elif metric in samples:
             sharpen(shape, *samples[metric])
-        found = Changes(metric, shape, [])
-        newest = int(history.at[-1]) if history.at is not None else found.last
+        newest = _newest(history, shape)
         for event in shape.events:
             event.begin = max(event.begin, since)
             _add_season(event, shape)
             if event.kind == "step" and newest - event.begin < MIN_STEP_US:
                 event.kind = "incident"  # its cell began earlier than it
-        found.events = _significant(history, shape)
-        changes[metric] = found
+        changes[metric] = Changes(metric, shape, _significant(history, shape), newest)
     return changes
+
+
+def _newest(history: History, shape: Shape) -> int:
+    if history.at is not None:
+        return int(history.at[-1])
+    cells = shape.cells
+    if cells is None:
+        return 0
+    last = int(cells.at[-1])
+    # Of the last cell some are mostly not rolled up yet; late samples may be the only ones.
+    return history.newest if history.newest >= last else last + cells.width
 
 
 def _add_season(event: Event, shape: Shape) -> None:

@@ -115,7 +115,7 @@ def _marks(changes: Changes) -> list[PlotMark]:
     marks = []
     for event in changes.events:
         if event.kind == "incident":
-            end = changes.last if event.end is None else event.end
+            end = changes.newest if event.end is None else event.end
             marks.append(PlotMark("incident", *_to_text(np.array([event.begin, end]))))
         elif event.kind == "step":
             marks.append(PlotMark("step", _to_text(np.array([event.begin]))[0], None))

@@ -9,6 +9,7 @@ import pytest
 from common.contracts.timestamps import to_us
 from metrics.arrays import Floats
 from metrics.findings import Changes, examine, find_changes
+from metrics.plots import draw
 from metrics.recommendations import recommend
 from metrics.window import HOUR, History, bucket, spans
 
@@ -126,3 +127,16 @@ def test_the_day_on_which_memory_is_full_counts_from_the_newest_sample() -> None
     for later in (timedelta(minutes=1), timedelta(minutes=80)):
         [sentence] = sentences(leak, "memory_usage", limit=8_192.0, later=later)
         assert f"limit of 8,192 MiB on {full:%A} {full.day} {full:%B}" in sentence
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_an_incident_that_lasts_is_drawn_up_to_the_newest_sample(few: bool) -> None:
+    """Not to the end of its hour, which has yet to pass."""
+    one = recorded(between(5, 0, 200.0))
+    if not few:
+        one = History(one.hours, one.bins, one.counts, newest=to_us(END))
+    changes = changes_of(one)
+    for style in ("series", "plotly", "vega-lite"):
+        plot = str(draw("latency", one, style, changes))
+        assert "2026-03-05T14:32:00Z" in plot
+        assert "2026-03-05T15:00:00Z" not in plot
