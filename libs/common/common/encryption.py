@@ -46,12 +46,15 @@ class Encryption:
         return self._fernet.encrypt(orjson.dumps([owner, text]))
 
     def decrypt(self, encrypted: bytes, owner: str, max_age_s: int | None = None) -> str | None:
-        """Return the text; None if it is another owner's, too old, or its key was dropped."""
+        """Return the text; None if it is another owner's or too old, or cannot be read.
+
+        Its key may have been dropped, or a newer version may have written it.
+        """
         if self._fernet is None:
             return None
         try:
             found_owner, text = orjson.loads(self._fernet.decrypt(encrypted, max_age_s))
-        except InvalidToken:
+        except (InvalidToken, ValueError, TypeError):
             return None
         return str(text) if found_owner == owner else None
 

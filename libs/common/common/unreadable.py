@@ -28,7 +28,7 @@ class Unreadable:
         """Return the parsed row; log it and return None if this version cannot read it."""
         try:
             return parse()
-        except (ValidationError, KeyError, TypeError) as error:
+        except Exception as error:  # noqa: BLE001  (an unknown layout can raise anything)
             if id not in self._ids:
                 self._ids.add(id)
                 reason = _reason(error)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from benchmarker import verifications
-from benchmarker.runs import Row, run_of, select
+from benchmarker.runs import RECORDING, Row, run_of, select
 from common.background import Repeated
 from common.bus import Bus
 from common.contracts.webhooks import NOTE, Occurrence, Occurrences
@@ -19,8 +19,10 @@ from common.unreadable import Unreadable
 MAX_RUNS = 8
 # Interval at which runs ended by another replica, or missed by the webhooks service, are sent.
 DELIVERY_PERIOD_S = 5.0
-UNNOTED = """
-where not noted and finished_at is not null and not (id = any(%s)) order by finished_at limit %s
+# A run counts as finished only once its figures are recorded.
+UNNOTED = f"""
+where not noted and finished_at is not null and not {RECORDING} and not (id = any(%s))
+order by finished_at limit %s
 """
 NOTED = "update runs set noted = true where id = any(%s)"
 
@@ -41,18 +43,16 @@ class Notices:
         while True:
             async with self.database.connection() as connection:
                 rows = await select(connection, UNNOTED, [self.unreadable.ids, MAX_RUNS])
-            # A run counts as finished only once its figures are recorded.
-            over = [row for row in rows if not row["recording"]]
             readable = {
                 row["id"]: occurrence
-                for row in over
+                for row in rows
                 if (occurrence := self.unreadable.read(row["id"], partial(_occurrence, row)))
             }
             if readable:
                 await self.bus.call(NOTE, Occurrences(occurrences=[*readable.values()]))
                 async with self.database.connection() as connection:
                     await connection.execute(NOTED, [[*readable]])
-            if len(over) < MAX_RUNS:
+            if len(rows) < MAX_RUNS:
                 return
 
 

@@ -42,11 +42,11 @@ MISSING = {
 # A succeeded run is shown as running until its figures are recorded, so that a caller who reads
 # `succeeded` finds them under /monitor; at most this long if the metrics service is unavailable.
 RECORDING_S = 60
-SELECT = f"""
-select runs.*, state = 'succeeded' and finished_at > now() - interval '{RECORDING_S} s'
-    and exists (select from outbox where run_id = runs.id) as recording
-from runs
-"""  # noqa: S608  (constants)
+RECORDING = f"""
+(state = 'succeeded' and finished_at > now() - interval '{RECORDING_S} s'
+    and exists (select from outbox where run_id = runs.id))
+"""
+SELECT = f"select runs.*, {RECORDING} as recording from runs"  # noqa: S608  (constants)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import pytest
 from benchmark_caller import FACTS, MODEL, Caller, take_over
 from test_analysis import setup as setup_of
 
-from benchmarker.notices import Notices
 from benchmarker.refusals import class_for
 from common import bus
 from common.context import Context, current
@@ -38,7 +37,6 @@ from common.contracts.measuring import (
     Take,
 )
 from common.contracts.verification import CANCEL_VERIFICATION, GET_VERIFICATION, VERIFY
-from common.contracts.webhooks import NOTE, Occurrences, OccurrencesStored
 from common.errors import (
     BenchmarkFailed,
     InvalidModel,
@@ -49,8 +47,6 @@ from common.errors import (
     ServiceError,
     Unavailable,
 )
-from common.postgres import Database
-from common.testing import MemoryBus
 
 
 async def outcomes(caller: Caller, number: int) -> list[Run | BaseException]:
@@ -354,32 +350,6 @@ async def test_a_verified_module_is_deleted_after_a_month(idle_stack, idle_conne
     assert (await caller.call(GET_RUN, RunName(id=run.id))).state == "queued"
     await caller.call(CANCEL_VERIFICATION, RunName(id=new))
     await caller.call(CANCEL_RUN, RunName(id=run.id))
-
-
-async def test_an_unreadable_run_does_not_block_the_webhooks_of_other_runs(
-    idle_stack, waiting_caller
-) -> None:
-    newer, run = [await waiting_caller.start() for _ in range(2)]
-    for canceled in (newer, run):
-        await waiting_caller.call(CANCEL_RUN, RunName(id=canceled.id))
-    notified: list[str] = []
-
-    async def note(noted: Occurrences) -> OccurrencesStored:
-        notified.extend(occurrence.id for occurrence in noted.occurrences)
-        return OccurrencesStored()
-
-    memory = MemoryBus()
-    memory.answer(NOTE, note)
-    database = Database(idle_stack.postgres.url("benchmarker"), "benchmarker")
-    async with database.pool:
-        async with database.connection() as connection:
-            error = """update runs set error = '{"newer": true}' where id = %s"""
-            await connection.execute(error, [newer.id])
-        await Notices(database, memory).deliver()
-        async with database.connection() as connection:
-            await connection.execute("update runs set error = null where id = %s", [newer.id])
-    assert f"msg_{run.id}_finished" in notified
-    assert f"msg_{newer.id}_finished" not in notified
 
 
 async def test_a_full_queue_refuses_a_run_without_counting_it(idle_connection) -> None:
