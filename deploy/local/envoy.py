@@ -28,12 +28,15 @@ TEMPLATE = FOLDER / "envoy.yaml"
 # Requests per second and address that the edge admits: far more than one client needs, far fewer
 # than would starve the others.
 FLOOD_LIMIT = 2000
-# Body limits, as in the configuration: of a request, and of a batch of records.
-BODY_BYTES, BATCH_BYTES = 100_000, 5_000_000
+# Body limits, as in the configuration: of anybody, of a known caller, and of a batch of records.
+SMALL_BODY_BYTES, BODY_BYTES, BATCH_BYTES = 10_000, 100_000, 5_000_000
 # Requests that cost as much work as one batch of records.
 REQUESTS_PER_BATCH = 1000
 # An account that has been idle may send this many seconds' worth of batches at once.
 BATCH_BURST_S = 10
+# The same for other bodies that only known callers may send.
+REQUESTS_PER_LARGE_BODY = 100
+LARGE_BURST_S = 5
 # Connections from callers, where the process may open enough files.
 MAX_CONNECTIONS = 10_000
 # Time for answers under way when the edge is stopped, in seconds.
@@ -60,6 +63,7 @@ def render(  # noqa: PLR0913  (the placeholders)
     if certificate is not None:
         tls = string.Template((FOLDER / "tls.json").read_text()).substitute(CERTIFICATE=certificate)
     batches = max(flood_limit // REQUESTS_PER_BATCH, 1)
+    large = max(flood_limit // REQUESTS_PER_LARGE_BODY, 1)
     return string.Template(TEMPLATE.read_text()).substitute(
         LISTEN_ADDRESS=host,
         LISTEN_PORT=port,
@@ -72,6 +76,8 @@ def render(  # noqa: PLR0913  (the placeholders)
         FLOOD_LIMIT=flood_limit,
         BATCH_LIMIT=batches,
         BATCH_BURST=batches * BATCH_BURST_S,
+        LARGE_LIMIT=large,
+        LARGE_BURST=large * LARGE_BURST_S,
         MAX_CONNECTIONS=max_connections,
     )
 

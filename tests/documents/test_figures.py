@@ -16,7 +16,13 @@ from documents.tables import ROOT, codes, rows, sections
 from documents.test_openapi import Nothing
 from documents.test_settings import in_table
 from gateway import accounts, bodies, capacity, keyring, keys, passwords, recovery, routes
-from local.envoy import BATCH_BURST_S, FLOOD_LIMIT, REQUESTS_PER_BATCH
+from local.envoy import (
+    BATCH_BURST_S,
+    FLOOD_LIMIT,
+    LARGE_BURST_S,
+    REQUESTS_PER_BATCH,
+    REQUESTS_PER_LARGE_BODY,
+)
 from metrics import descriptions, history, rules, window
 from realtime import client, replay, slots, sockets, subscriptions, websocket
 from webhooks import deliveries, post
@@ -37,6 +43,7 @@ LIMITS = {
     "alert rules of your own": rules.MAX_RULES,
     "requests of any kind": FLOOD_LIMIT,
     "batches of records": FLOOD_LIMIT // REQUESTS_PER_BATCH,
+    "other bodies of more than 10,000 bytes": FLOOD_LIMIT // REQUESTS_PER_LARGE_BODY,
 }
 # Other pages and the numbers in their sentences.
 STATED: list[tuple[str, str, list[float]]] = [
@@ -119,10 +126,9 @@ def test_every_limit_that_is_a_setting_is_stated_with_its_default() -> None:
         else:
             stated[what] = number(limit)
     assert stated == LIMITS
-    assert (
-        f"{FLOOD_LIMIT // REQUESTS_PER_BATCH * BATCH_BURST_S} at once"
-        in (PAGES["reference/limits.md"])
-    )
+    for cost, seconds in ((REQUESTS_PER_BATCH, BATCH_BURST_S),
+                          (REQUESTS_PER_LARGE_BODY, LARGE_BURST_S)):  # fmt: skip
+        assert f"{FLOOD_LIMIT // cost * seconds} at once" in PAGES["reference/limits.md"]
 
 
 @pytest.mark.parametrize(("page", "pattern", "values"), STATED)
