@@ -84,7 +84,7 @@ def test_a_restarted_bus_loses_only_counts_that_were_in_memory() -> None:
     assert [lost for _, _, lost in forgotten_counts(faults)] == [0, 1, 0, 0, 10, 10, 0, 10]
 
 
-def test_simultaneous_faults_hit_different_parts_and_last_until_a_lost_bus_is_noticed() -> None:
+def test_simultaneous_faults_hit_different_parts_and_outlast_the_notice_of_a_lost_bus() -> None:
     pairs = 0
     for seed in range(200):
         faults = Faults(cast("Any", SimpleNamespace(services=SERVICES)), seed)

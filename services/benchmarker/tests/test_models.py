@@ -80,7 +80,7 @@ def make(folder: Path, kind: str, auto_class: str, sizes: dict, *, processor=Non
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_architecture_is_called_on_suitable_batches(tmp_path, kind) -> None:
+def test_each_architecture_is_called_with_inputs_that_suit_it(tmp_path, kind) -> None:
     task, auto_class, sizes, more = KINDS[kind]
     make(tmp_path, kind, auto_class, sizes, **more)
     model = loaded(tmp_path, task)

@@ -150,7 +150,7 @@ def test_the_number_of_labels_takes_precedence_over_their_names(tmp_path: Path) 
     check({**config, "id2label": names, "num_labels": rows}, tensors, "text-classification")
 
 
-def test_matrices_of_one_name_in_several_folders_are_not_compared() -> None:
+def test_matrices_of_the_same_name_in_different_folders_are_not_compared() -> None:
     files = [
         weights.Header({}, frozenset(), rows={"embeddings.weight": rows, "other.weight": 3})
         for rows in (5, 7, 7)

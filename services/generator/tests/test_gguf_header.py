@@ -85,9 +85,7 @@ def test_no_bytes_after_the_magic_number_break_the_parser(content: bytes) -> Non
 
 
 @pytest.mark.parametrize("packing", ["F32", "F16", "Q8_0", "Q4_0"])
-def test_a_header_is_read_like_by_the_gguf_package_of_llama_cpp(
-    packing: str, tmp_path: Path
-) -> None:
+def test_a_header_is_read_as_llama_cpps_own_package_reads_it(packing: str, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     written.llama(path, packing, words=3)
     content = path.read_bytes()

@@ -83,7 +83,7 @@ async def test_a_gpu_measurement_sets_the_gpu_memory() -> None:
     assert (resources["gpu"], resources["vramSource"]) == (1, "measured")
 
 
-async def test_another_measurement_gives_other_files() -> None:
+async def test_another_measurement_changes_the_files() -> None:
     once, again = await generate(measured()), await generate(measured())
     assert once.files == again.files
     assert (await generate(measured(batch_size=8))).files != once.files

@@ -1,4 +1,4 @@
-"""Queries that read a window of some series (metrics.window)."""
+"""The queries by which `metrics.window` reads series."""
 
 STATE = """
 select until, stale.series, stale.day, stale.direct, stale.staged

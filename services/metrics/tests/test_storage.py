@@ -212,7 +212,7 @@ async def test_a_plain_database_that_gained_the_extension_works_until_it_is_conv
             assert await cursor.fetchone() == (1,)
 
 
-async def test_an_extension_under_the_apache_licence_alone_is_not_used(empty: Place) -> None:
+async def test_timescaledb_with_only_its_apache_licence_is_not_used(empty: Place) -> None:
     async with postgres.connect(empty.url, empty.schema, "metrics"), connected(empty) as connection:
         if await has_timescale(connection):
             pytest.skip("its licence is set when the server starts")

@@ -221,7 +221,7 @@ class Slots:
                 lost()
 
     async def _is_held(self, bucket: KeyValue, slot: Slot) -> bool:
-        """Whether the bucket still has this slot: then only an acknowledgement was lost."""
+        """Whether the bucket still has this slot, so that only an acknowledgement was lost."""
         try:
             entry = await bucket.get(slot.key)
         except nats.js.errors.KeyNotFoundError:

@@ -191,7 +191,7 @@ def _read_result(path: Path) -> dict[str, Any] | None:
 def _wait(
     process: subprocess.Popen[bytes], seconds: float, *, in_memory: bool
 ) -> tuple[int | None, float, float]:
-    """Return the exit code, None after a timeout, and the peak of memory in MiB: all, and mapped.
+    """Return the exit code (None after a timeout) and the peak memory in MiB: total, and mapped.
 
     The peak is that of this process and its descendants; an earlier one's does not count.
     """

@@ -137,7 +137,7 @@ def pretty(value: Any) -> str:
 
 
 def compact(value: Any) -> str:
-    """Encode a JSON value on one line, fit for single quotes in a shell."""
+    """Encode a JSON value on one line that a shell may quote with single quotes."""
     return visible(json.dumps(value, ensure_ascii=False)).replace("'", "\\u0027")
 
 

@@ -1,4 +1,4 @@
-"""Visits: session, rate limit and error page of a request for a page."""
+"""Requests for pages: their session, rate limit and error page."""
 
 import dataclasses
 import re

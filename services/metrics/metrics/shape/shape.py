@@ -180,7 +180,7 @@ def _decompose(cells: Cells, values: Floats) -> Shape:
 
 
 def _waving(cells: Cells, values: Floats) -> Shape | None:
-    """Return the shape of a wave without changes; None if there are any besides it.
+    """Return the shape of a pure wave; None if the series has changes, too.
 
     A wave of nearly a day resembles a daily season for some days, and what a season of a day leaves
     of it resembles changes; so do the ups and downs of a wave that is seen only once.

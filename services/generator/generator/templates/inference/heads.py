@@ -32,7 +32,7 @@ TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class UnreadableHead(Exception):
-    """A pickle of something else than a plain logistic regression."""
+    """A pickle of something other than a plain logistic regression."""
 
 
 class Built:
