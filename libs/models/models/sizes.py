@@ -1,4 +1,4 @@
-"""Memory that inference needs in addition to the weights, computed from the sizes in a model's configs.
+"""Memory that inference needs in addition to the weights, computed from a model's configs.
 
     cache        of a decoder (`models.cache`); each of the texts that the model weighs against each
                  other (beams) has its own
