@@ -24,7 +24,7 @@ READERS: tuple[ReadBy, ...] = ("account", "operator", "anybody")
 # `snapshots.READ_TIMEOUT_S`.
 READ_TIMEOUT_S = 15.0
 # Parts of a model that merging cannot change: their sizes may differ from the base's.
-WHOLE = ("embed_tokens", "lm_head", "modules_to_save", "wte", "embed_in", "embed_out")
+REPLACED_PARTS = ("embed_tokens", "lm_head", "modules_to_save", "wte", "embed_in", "embed_out")
 
 
 async def read(access: Access, where: Address) -> tuple[Snapshot, float, ReadBy]:
@@ -56,7 +56,7 @@ def join(adapter: Snapshot, base: Snapshot) -> Snapshot:
     if fault := _fault(base):
         raise refuse(f"the adapter's base {base.id} {fault}", "adapter", MERGED)
     assert base.weights
-    if any(part in name for name in adapter.weights.names or () for part in WHOLE):
+    if any(part in name for name in adapter.weights.names or () for part in REPLACED_PARTS):
         raise refuse("the adapter replaces whole parts of its base", "adapter", MERGED)
     return replace(base, adapter=adapter, weights=_sum(base.weights, adapter.weights))
 

@@ -34,7 +34,7 @@ UNPADDED = frozenset(
     *("reformer", "rwkv", "switch_transformers", "t5", "umt5", "xlnet", "xlstm"),
 }
 WRITERS = ("ForCausalLM", "ForMaskedLM", "ForSeq2SeqLM")
-WHOLE = "the model's complete files, as its library saves them"
+COMPLETE_FILES = "the model's complete files, as its library saves them"
 
 
 def check_tensors(snapshot: Snapshot, task: Task, library: str) -> None:
@@ -96,7 +96,7 @@ def _check_embeddings(
             f"the model's weights lack {body['reads'][-1]}, which every {kind} model has: they are "
             "another model's, or named as another library names them",
             "incomplete",
-            WHOLE,
+            COMPLETE_FILES,
         )
     size = _size(kind, config, "vocab_size") if body["rows"] else None
     for name in found:
@@ -158,7 +158,7 @@ def _check_layers(
             f"the model's weights lack {count - present:,} of the {count:,} layers that config.json"
             f" names (num_hidden_layers), such as {places[1]}.{absent}",
             "incomplete",
-            WHOLE,
+            COMPLETE_FILES,
         )
 
 
@@ -170,7 +170,7 @@ def _check_output(
             f"the model's weights lack {ends['writes']}, which writes its answers, and its "
             "config.json does not tie it to the embeddings (tie_word_embeddings)",
             "incomplete",
-            WHOLE,
+            COMPLETE_FILES,
         )
 
 

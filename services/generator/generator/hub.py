@@ -28,6 +28,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils._http import hf_raise_for_status, parse_ratelimit_headers
 
+from common.contracts.hub import STORAGE_HOST
 from common.errors import HubUnavailable, ModelNotFound, ModelRefused, ServiceError
 from generator.reading import Reader
 from generator.shares import Shares
@@ -47,8 +48,6 @@ MAX_REDIRECTS = 3
 MAX_CONCURRENT = 32
 # Concurrent reads of large files; a parsed file takes several times its size.
 MAX_CONCURRENT_LARGE = 4
-# The Hub redirects large files to storage hosts; those never get the token.
-STORAGE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.hf\.co")
 # Until the response's headers, which take milliseconds; a body's time depends on its size.
 HEAD_TIMEOUT_S = 10.0
 # The longest window of the Hub's rate limits.
@@ -225,7 +224,7 @@ class Hub:
             self.endpoint == PUBLIC
             and "/resolve/" in url.path
             and (target.scheme, target.port, target.userinfo) == ("https", None, b"")
-            and STORAGE.fullmatch(target.host)
+            and STORAGE_HOST.fullmatch(target.host)
         )
         if not is_storage and not self._is_home(target):
             raise HubUnavailable("the Hub redirects to another host", status=502)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from metrics.arrays import Floats
 
-GROWTH = 1.01
+BIN_GROWTH = 1.01
 # Keeps the sign of the exponent out of the way of the sign of the value.
 OFFSET = 100_000
 ENTRIES = np.dtype([("bin", ">i4"), ("count", ">i4")])
@@ -23,7 +23,7 @@ Counts = NDArray[np.int64]
 
 def bins_of(values: Floats) -> Bins:
     sizes = np.where(values == 0, 1.0, np.abs(values))
-    exponents = np.ceil(np.log(sizes) / math.log(GROWTH))
+    exponents = np.ceil(np.log(sizes) / math.log(BIN_GROWTH))
     bins: Bins = (np.sign(values) * (OFFSET + exponents)).astype(np.int64)
     return bins
 
@@ -52,5 +52,5 @@ def quantile(bins: Bins, counts: Counts, q: float) -> float:
 def middles(bins: Bins) -> Floats:
     """Return the value in each bin that has the same relative error to both ends of the bin."""
     with np.errstate(over="ignore"):  # the last bin ends beyond the largest float
-        sizes = GROWTH ** (np.abs(bins) - OFFSET).astype(np.float64) * (2 / (GROWTH + 1))
+        sizes = BIN_GROWTH ** (np.abs(bins) - OFFSET).astype(np.float64) * (2 / (BIN_GROWTH + 1))
     return np.where(bins == 0, 0.0, np.sign(bins) * sizes)

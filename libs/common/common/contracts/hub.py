@@ -1,8 +1,13 @@
 """Accounts' own Hub tokens, stored by the gateway and used only for their requests and runs."""
 
+import re
+
 from pydantic import Field
 
 from common.contracts import Message, Rpc
+
+# Hosts to which the public Hub redirects large files; they never get a token.
+STORAGE_HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.hf\.co")
 
 
 class HubTokenRequest(Message):

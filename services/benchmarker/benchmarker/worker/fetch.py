@@ -6,7 +6,6 @@ never changes, and compares them with their digests before anything reads them.
 
 import hashlib
 import os
-import re
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +21,9 @@ from huggingface_hub.file_download import repo_folder_name
 
 from benchmarker.worker import disk
 from benchmarker.worker.process import answer_questions
+from common.contracts.address import COMMIT
+from common.contracts.hub import STORAGE_HOST
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
 HASHED_AT_ONCE = 4
 # Files fetched for a job that names none, which an earlier version has queued.
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.bpe"]
@@ -32,8 +32,6 @@ PICKLES = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.h5", "*.p
 # Copies for other runtimes.
 UNWANTED = ["onnx/*", "openvino/*", "original/*", "*.onnx*"]
 PUBLIC = "https://huggingface.co"
-# Storage hosts from which the public Hub serves large files; the same as in the generator.
-STORAGE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.hf\.co")
 
 
 class RefusedHost(OSError):
@@ -175,7 +173,7 @@ def client() -> httpx2.Client:
         url = request.url
         if (url.scheme, url.host, url.port) == (home.scheme, home.host, home.port):
             return
-        storage = (url.scheme, url.port) == ("https", None) and STORAGE.fullmatch(url.host)
+        storage = (url.scheme, url.port) == ("https", None) and STORAGE_HOST.fullmatch(url.host)
         if str(home).rstrip("/") != PUBLIC or not storage:
             redirected.set()
             raise RefusedHost

@@ -31,7 +31,7 @@ DENSE = 8
 # The extremes of an hour are clipped at this multiple of their usual distance from its mean.
 EXTREME = 2.5
 # A cell with a smaller share of the usual number of samples, beside a gap, is cut short.
-WHOLE = 0.95
+FULL_CELL_SHARE = 0.95
 # Half of the normal distribution lies within this many deviations.
 MEDIAN_DEVIATION = 0.6745
 
@@ -75,7 +75,7 @@ class Cells:
         """
         apart = np.diff(self.number) > 1
         beside = np.concatenate([[True], apart]) | np.concatenate([apart, [True]])
-        cut = beside & (self.count < WHOLE * median(self.count))
+        cut = beside & (self.count < FULL_CELL_SHARE * median(self.count))
         whole = np.flatnonzero(~cut)
         if len(whole) == len(values) or not len(whole):
             return values

@@ -35,7 +35,7 @@ SWEEPS = 3
 # Fewer values in a row are outliers.
 MIN_VALUES = 3
 # Lengths of incidents that are tried, each this many times the one before; then refined.
-GROWTH = 1.25
+LENGTH_GROWTH = 1.25
 # A slope is tried if it alone explains this share of what all changes explain, or if it explains
 # something in addition to them.
 SLANTED = 0.25
@@ -45,7 +45,7 @@ BENDS = 24
 BENT = 0.3
 # A slope that restarts is looked for in this many spans of the window, if the rise of one is this
 # many standard errors, and restarts take back at least this share of all rises.
-SPANS, CLEAR, FALLEN = 32, 2.0, 0.3
+SPANS, CLEAR_ERRORS, FALLEN = 32, 2.0, 0.3
 # A curve must explain this much more than a slope alone does.
 CURVED = 12.0
 # Values on both sides of a step that show whether it is one, rather than a part of a curve.
@@ -179,7 +179,7 @@ class Search:
         error = median(np.abs(apart - median(apart))) / MEDIAN_DEVIATION / math.sqrt(SPANS)
         rise = median(apart) * (self.count - 1) / span
         moved = median(self.values[-span:]) - median(self.values[:span])
-        if abs(rise) < CLEAR * SPANS * error or abs(rise - moved) < FALLEN * abs(rise):
+        if abs(rise) < CLEAR_ERRORS * SPANS * error or abs(rise - moved) < FALLEN * abs(rise):
             return []
         line = Line(0, self.count - 1)
         level = self.values - rise * ramp(self.times, line)
@@ -392,5 +392,5 @@ def _spans(min_length: int, count: int) -> tuple[Places, Places]:
         first = np.arange(min_length, count - int(length) - min_length + 1)
         firsts.append(first)
         lasts.append(first + int(length))
-        length = max(length * GROWTH, length + 1)
+        length = max(length * LENGTH_GROWTH, length + 1)
     return np.concatenate(firsts), np.concatenate(lasts)

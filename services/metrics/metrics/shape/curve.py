@@ -22,7 +22,7 @@ FINER = (-0.5, -0.25, 0.0, 0.25, 0.5)
 PIECE_COST = 12.0
 MAX_PIECES = 12
 # The first pieces cover the whole window: the level, a slope, and two parabolas.
-WHOLE = 4
+WHOLE_PIECES = 4
 # Widths of S-curves, as shares of the window, and the least, in values.
 WIDTHS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 MIN_WIDTH = 6
@@ -32,10 +32,10 @@ FLAT = 1e-9
 # A stretch is straight if it is this close to its chord, as a share of its rise.
 STRAIGHT = 0.1
 # A curve is level once this share of its range is left.
-LEFT = 0.05
+LEVEL_SHARE = 0.05
 # A slope that lasts has lasted for at least this part of the window, and as many cells, and is
 # this clear, in squared deviations.
-MIN_PARTS, MIN_CELLS, CLEAR = 16, 8, 14.0
+MIN_PARTS, MIN_CELLS, CLEAR_SLOPE = 16, 8, 14.0
 
 
 @dataclass(slots=True)
@@ -70,10 +70,12 @@ def fit_curve(
     white = noise.whiten(values)
     pieces, chosen = _choose(place, knots, white, noise)
     for width in (1 / EVEN, 1 / EVEN / 4) if refined else ():
-        number = chosen[(chosen >= WHOLE) & (chosen < WHOLE + 2 * len(knots))]
+        number = chosen[(chosen >= WHOLE_PIECES) & (chosen < WHOLE_PIECES + 2 * len(knots))]
         if not len(number):
             break
-        around = knots[(number - WHOLE) % len(knots)][:, np.newaxis] + width * np.array(FINER)
+        around = knots[(number - WHOLE_PIECES) % len(knots)][:, np.newaxis] + width * np.array(
+            FINER
+        )
         knots = np.unique(around[(around > 0) & (around < 1)])
         pieces, chosen = _choose(place, knots, white, noise)
     if len(chosen) < 2:
@@ -158,10 +160,10 @@ def stretch(level: Floats, noise: Noise) -> Line | None:
         chord = -rise * (last - places[first:]) / (last - first)
         if np.abs(chord - left[first:]).max() <= STRAIGHT * abs(rise):
             length = count - first
-            if abs(rise) > LEFT * whole and rise**2 * length / 12 > CLEAR * error**2:
+            if abs(rise) > LEVEL_SHARE * whole and rise**2 * length / 12 > CLEAR_SLOPE * error**2:
                 return Line(first, last)
             break
-    moving = np.flatnonzero(np.abs(left) > LEFT * whole)
+    moving = np.flatnonzero(np.abs(left) > LEVEL_SHARE * whole)
     if not len(moving) or moving[-1] >= last - 1:
         return None
     end = int(moving[-1]) + 1
@@ -170,5 +172,5 @@ def stretch(level: Floats, noise: Noise) -> Line | None:
     falls = np.flatnonzero(np.diff(back) > FLAT * whole)
     start = int(falls[-1]) + 1 if len(falls) else 0
     top = back[start]
-    begin = start + int(np.flatnonzero(back[start:] >= (1 - LEFT) * top)[-1])
+    begin = start + int(np.flatnonzero(back[start:] >= (1 - LEVEL_SHARE) * top)[-1])
     return Line(begin, end) if end - begin >= MIN_CELLS else None

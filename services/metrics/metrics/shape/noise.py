@@ -18,7 +18,7 @@ from metrics.shape.cells import MEDIAN_DEVIATION, TINY, Cells, median
 # Beyond this correlation, one value is little more than a copy of the one before.
 MAX_CORRELATION = 0.97
 # Differences are clipped at this many deviations.
-CLIPPED = 5.0
+CLIP_DEVIATIONS = 5.0
 # If longer stretches vary more than AR(1) predicts, the noise is taken to be larger. Lengths of the
 # stretches, in values, and the min number of stretches.
 STRETCHES = (4, 8, 16, 32)
@@ -75,7 +75,7 @@ def _square(differences: Floats) -> float:
     sizes = np.abs(differences)
     scale = median(sizes) / MEDIAN_DEVIATION
     # Where most values do not move, the largest tenth is ignored: changes, or outliers.
-    return float(np.mean(np.minimum(sizes, CLIPPED * scale) ** 2)) if scale else float(
+    return float(np.mean(np.minimum(sizes, CLIP_DEVIATIONS * scale) ** 2)) if scale else float(
         np.mean(np.sort(sizes)[: max(int(0.9 * len(sizes)), 1)] ** 2))  # fmt: skip
 
 

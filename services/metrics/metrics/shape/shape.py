@@ -33,7 +33,7 @@ LEADING = 0.05
 # median rises.
 RESETS, FALLS = 0.25, 1.0
 # A reset leaves at most this share of a counter, in the cell after it.
-LEFT = 0.35
+MAX_LEFT_SHARE = 0.35
 # An incident's values exceed this share of the others, or the rank test is this clear, in squared
 # deviations.
 MIN_SHARE, MIN_SCORE, RARE = 0.96, 20.0, 1_000
@@ -142,7 +142,7 @@ def _counts(cells: Cells) -> bool:
     first = falling & ~np.concatenate([[False], falling[:-1]])
     last = falling & ~np.concatenate([falling[1:], [False]])
     before, after = cells.mean[:-1][first], cells.mean[1:][last]
-    return bool(after.min() >= 0 and after.sum() <= LEFT * before.sum())
+    return bool(after.min() >= 0 and after.sum() <= MAX_LEFT_SHARE * before.sum())
 
 
 def _decompose(cells: Cells, values: Floats) -> Shape:

@@ -28,7 +28,7 @@ MIN_AMPLITUDE = 0.01
 MIN_PEAK = 0.4
 # Values this far from the wave, in deviations, are not fitted.
 FAR = 4.0
-CLIPPED = 3.0
+OUTLIER_DEVIATIONS = 3.0
 HARMONICS = 2
 ROUNDS = 5
 PADDED = 4
@@ -63,7 +63,7 @@ def find(numbers: Ints, values: Floats, min_periods: float = MIN_PERIODS) -> Flo
 
 def _clipped(values: Floats) -> Floats:
     middle = median(values)
-    far = CLIPPED * median(np.abs(values - middle)) / MEDIAN_DEVIATION
+    far = OUTLIER_DEVIATIONS * median(np.abs(values - middle)) / MEDIAN_DEVIATION
     return np.clip(values - middle, -far, far)
 
 
