@@ -64,7 +64,7 @@ FORMS = (
     ),
     (
         "all other adapters",
-        "`adapter_config.json`, a file or tag with `lora`",
+        "`adapter_config.json`, a file or tag with `lora`, or the names of its tensors",
         "refused as `adapter`, as is any whose base is packed or in the same repository",
     ),
     (
@@ -92,7 +92,11 @@ FORMS = (
         ("run by onnxruntime on a CPU, in place of the model's weights: [ONNX files](#onnx-files)"),
     ),
     (
-        "only files of OpenVINO, TensorFlow, Flax, NeMo, CTranslate2 or spaCy; all other ONNX",
+        (
+            "only files of OpenVINO, TensorFlow, LiteRT, Flax, Core ML, TensorRT, ExecuTorch, "
+            "PaddlePaddle, RKNN, llamafile, GGML, rust-bert, NumPy, scikit-learn (`.joblib`, "
+            "`.skops`), NeMo, CTranslate2 or spaCy; all other ONNX"
+        ),
         "the files of each",
         "refused as `library`; the error names the format",
     ),

@@ -65,8 +65,12 @@ FOREIGN = {
 # Architectures first published with custom code, which transformers now implements: it uses its
 # own classes unless told to trust the repository's.
 NATIVE = frozenset(
-    ("deepseek_v2", "deepseek_v3", "exaone4", "falcon", "kimi_k25", "minicpm3", "mpt")
-) | {"nemotron_h", "nomic_bert", "phi", "phi3", "phimoe", "stablelm"}
+    ("afmoe", "deepseek_v2", "deepseek_v3", "dots1", "ernie4_5", "ernie4_5_moe", "exaone4")
+) | {
+    *("falcon", "hunyuan_v1_dense", "hunyuan_v1_moe", "internlm3", "jetmoe", "kimi_k25"),
+    *("longcat_flash", "mimo_v2_flash", "minicpm3", "mpt", "nemotron_h", "nomic_bert", "phi"),
+    *("phi3", "phimoe", "stablelm"),
+}
 # Alternatives to repositories whose code computes something else than any class of the library.
 OWN_CODE_HELP = {
     "florence2": "the copy that florence-community converted for transformers, such as "

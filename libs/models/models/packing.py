@@ -11,6 +11,15 @@ from typing import Any, Literal
 
 Packing = Literal["awq", "bitsandbytes", "compressed-tensors", "fp8", "gptq", "mxfp4"]
 
+# Their names, as shown.
+TITLES = {
+    "awq": "AWQ",
+    "bitsandbytes": "bitsandbytes",
+    "compressed-tensors": "compressed-tensors",
+    "fp8": "FP8",
+    "gptq": "GPTQ",
+    "mxfp4": "MXFP4",
+}
 # Formats of compressed-tensors whose weights the library unpacks.
 COMPRESSED_FORMATS = ("float-quantized", "int-quantized", "naive-quantized", "pack-quantized")
 # Numbers of bits of a weight, by the kinds that name it.
@@ -21,6 +30,7 @@ KNOWN = {
     "auto-round": "AutoRound",
     "awq": "AWQ, of another version than GEMM",
     "bitnet": "BitNet",
+    "compressed-tensors": "compressed-tensors, in a format that the library does not unpack",
     "eetq": "EETQ",
     "exl2": "EXL2",
     "exl3": "EXL3",

@@ -51,12 +51,12 @@ def _packing(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def quantized(
-    title: str | None = None, help: str = "the model that it was made from"
+    title: str | None = None, help: str = "the model that it was made from", tag: str = "its"
 ) -> ModelRefused:
     """Build the refusal of packed weights; `title` is the name of their kind, if known."""
     kind = f" ({title})" if title else ""
     return refuse(
-        f"the model is quantized{kind}: its weights are packed in a way that its modules do not "
+        f"the model is quantized{kind}: its weights are packed in a way that {tag} modules do not "
         "load",
         "quantized",
         help,

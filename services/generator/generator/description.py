@@ -115,7 +115,7 @@ class Description(BaseModel):
     @property
     def licenses(self) -> list[str]:
         named = (self.card.license if self.card else None) or []
-        return [name.lower() for name in ([named] if isinstance(named, str) else named)]
+        return [name.strip().lower() for name in ([named] if isinstance(named, str) else named)]
 
     @property
     def base(self) -> str | None:

@@ -3,6 +3,24 @@
 from models.origins import another
 
 ORIGINAL = "the model that it was converted from, with safetensors weights"
+RUN_IT = "run it with its own program, or use a model of transformers for the same task"
+# Formats of other programs, and the alternative to each.
+FORMATS = {
+    "openvino": ("OpenVINO", ORIGINAL),
+    "keras": ("TensorFlow or Keras", ORIGINAL),
+    "flax": ("Flax", ORIGINAL),
+    "coreml": ("Core ML", ORIGINAL),
+    "lite": ("LiteRT (TensorFlow Lite)", ORIGINAL),
+    "paddle": ("PaddlePaddle", ORIGINAL),
+    "tensorrt": ("TensorRT", ORIGINAL),
+    "executorch": ("ExecuTorch", ORIGINAL),
+    "rknn": ("RKNN", ORIGINAL),
+    "llamafile": ("llamafile", f"{ORIGINAL}, or as GGUF"),
+    "ggml": ("GGML (the format before GGUF)", f"{ORIGINAL}, or as GGUF"),
+    "sklearn": ("scikit-learn", RUN_IT),
+    "rust": ("rust-bert", ORIGINAL),
+    "numpy": ("NumPy", ORIGINAL),
+}
 # Message, reason and alternative. The first kind found is named.
 INSTEAD = {
     "empty": ("the repository is empty", "no-weights", "the model itself"),
@@ -36,9 +54,10 @@ INSTEAD = {
         "pickle-only",
         "a revision with safetensors weights, or with pytorch_model.bin, which is converted",
     ),
-    "openvino": ("the model has OpenVINO weights only", "library", ORIGINAL),
-    "keras": ("the model has TensorFlow or Keras weights only", "library", ORIGINAL),
-    "flax": ("the model has Flax weights only", "library", ORIGINAL),
+    **{
+        kind: (f"the model has {title} weights only", "library", help)
+        for kind, (title, help) in FORMATS.items()
+    },
     "onnx": (
         "the model has ONNX weights only, without model.onnx and a config.json beside it",
         "library",

@@ -34,7 +34,9 @@ def check_license(snapshot: Snapshot, accept: Collection[Accepted]) -> Check:
     if LICENSE.fullmatch(own):
         named = [own if name == "other" else name for name in named]
     shown = ", ".join(named)
-    if not named:
+    if not named and snapshot.description.licenses:
+        message = f"{model} names a licence that the Hub does not list: read it before you use it"
+    elif not named:
         message = f"{model} names no licence: ask its owner before you use it"
     elif any(map(NON_COMMERCIAL.search, named)):
         message = f"the licence {shown}{whose} forbids commercial use"

@@ -11,7 +11,7 @@ from generator.description import Description
 from generator.hub import Hub
 from generator.selection import File, file_of, is_weights
 from generator.snapshot import Snapshot, read_commit
-from generator.weights import Weights
+from generator.weights import MAX_POINTER_BYTES, Weights, check_pointer
 from models.dtypes import STORED_BYTES
 
 SENTENCES = "sentence-transformers"
@@ -35,7 +35,10 @@ async def read_model(hub: Hub, description: Description, named: str | None) -> S
     files = onnx_files.choose(description, named)
     if not files or not found.config:  # its config says what the graph computes
         return replace(found, weights=None)
-    return _with_graph(found, [file_of(one) for one in files])
+    graph = [file_of(one) for one in files]
+    for file in (one for one in graph if one.size <= MAX_POINTER_BYTES):
+        check_pointer(await hub.part(description.id, description.sha, file.path, 0, file.size))
+    return _with_graph(found, graph)
 
 
 def _needs_graph(found: Snapshot) -> bool:

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 
 from common.errors import ModelRefused
 from generator.opcodes import Tensor, broken, follow, tensors_of
-from generator.weights import MAX_ELEMENTS, MAX_TENSORS, Header, outline, parts_of
+from generator.weights import (
+    MAX_ELEMENTS,
+    MAX_TENSORS,
+    Header,
+    check_pointer,
+    outline,
+    parts_of,
+)
 from models.dtypes import KIB, MIB, STORED_BYTES, is_floating
 
 # The directory's end, with room for zip64's; torch writes no comment after it.
@@ -155,6 +162,7 @@ def read_series(content: bytes, file_size: int) -> Pickled | None:
     Raises:
         ModelRefused: as `read_pickle` does.
     """
+    check_pointer(content)
     if not content.startswith(FIRST_FORMAT):
         raise broken("torch.save did not write it")
     series = io.BytesIO(content)

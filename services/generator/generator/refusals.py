@@ -20,6 +20,7 @@ from generator.recognition import check_library, library_of, named_tag, task_of
 from generator.snapshot import Snapshot
 from models.families import stack_of, with_packing, with_vision
 from models.origins import NATIVE, POPULAR, own_code_help
+from models.packing import TITLES
 from models.tables import architectures, table
 from models.tasks import LIBRARIES, Task
 from models.tasks.diffusion import GUIDED_BY_TEXT, distilled
@@ -37,6 +38,15 @@ COMPARING = frozenset(("sentence_similarity", "sparse_retrieval"))
 PARTS_OF_PIPELINES = frozenset(
     ("AutoencoderKL", "ControlNetModel", "FluxControlNetModel", "SD3ControlNetModel")
 ) | {"UNet2DConditionModel", "MotionAdapter", "T2IAdapter"}
+# What other parts are, by what their classes' names have.
+KINDS_OF_PARTS = {
+    "a ControlNet": "ControlNet",
+    "an autoencoder": "Autoencoder",
+    "an adapter": "Adapter",
+    "a denoiser": "UNet",
+    "a transformer": "Transformer",
+    "a scheduler": "Scheduler",
+}
 
 
 def check(snapshot: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, list[Check]]:
@@ -92,11 +102,11 @@ def check_weights(snapshot: Snapshot) -> None:
     """Raise ModelRefused unless the repository is a complete model with loadable weights."""
     base = snapshot.description.base
     if part := snapshot.config.get("_class_name"):
-        shown = part if part in PARTS_OF_PIPELINES else "its class"
+        whole = f"the whole pipeline that it belongs to, such as {POPULAR['text-to-image']}"
         raise refuse(
-            f"the repository has only a part of a diffusers pipeline ({shown})",
+            f"the repository has only a part of a diffusers pipeline ({_part(str(part))})",
             "incomplete",
-            "the pipeline that it belongs to",
+            f"{base}, for which it was made" if base else whole,
         )
     if snapshot.weights is None:
         for kind, (message, reason, help) in INSTEAD.items():
@@ -130,6 +140,14 @@ def check_weights(snapshot: Snapshot) -> None:
         packed or snapshot.weights.is_packed or "quantized" in snapshot.kinds
     ):
         raise quantized(packed.get("title"), *([made_from(base)] if base else []))
+
+
+def _part(name: str) -> str:
+    """Return what a class of diffusers is; its name is shown only if it is known."""
+    if name in PARTS_OF_PIPELINES:
+        return name
+    kinds = (one for one, sign in KINDS_OF_PARTS.items() if sign in name)
+    return next(kinds, "no model that answers by itself")
 
 
 def made_from(base: str) -> str:
@@ -301,7 +319,9 @@ def check_packing(snapshot: Snapshot, task: Task) -> Task:
     stack = with_packing(stack_of(task))
     causal = task.family == "text_generation"
     if stack == stack_of(task) or (packed["kind"] in ("awq", "gptq") and not causal):
-        raise quantized(packed["kind"], "a model whose weights are not quantized")
+        base = snapshot.description.base
+        help = made_from(base) if base else "a model whose weights are not quantized"
+        raise quantized(TITLES[packed["kind"]], help, task.tag)
     return replace(task, stack=stack)
 
 

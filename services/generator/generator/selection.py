@@ -35,6 +35,10 @@ ADAPTER = re.compile(
     r"|.{0,120}lora.{0,120}\.(?:safetensors|bin|pt)",
     re.IGNORECASE,
 )
+# Parts of tensors' names in adapters, as PEFT, diffusers, Kohya's scripts and LyCORIS write them.
+ADAPTER_TENSOR = re.compile(
+    r"lora_(?:up|down|unet|te|transformer|[AB])(?![a-z])|\.lora\.|hada_w[12]_|lokr_w[12]"
+)
 # Written next to packed weights whose config does not mention the packing.
 QUANTIZED = frozenset(
     ("quantize_config.json", "quant_config.json", "quantization_config.json", "quanto_qmap.json")
@@ -44,16 +48,29 @@ MAX_SHARDS = 2000
 # Weights that torch.save wrote, by the names that transformers gives them.
 PICKLED = ("pytorch_model.bin",)
 PICKLED_SHARD = re.compile(r"pytorch_model-[0-9]{5}-of-[0-9]{5}\.bin")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npz")
-# Weights of other programs, by the endings of their files' names.
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# Files with such endings that are no pickles: of OpenVINO, of GGML's first format, of Core ML.
+UNPICKLED = re.compile(r"(?:^|/)(?:openvino_|ggml-)[^/]*$|\.ml(?:package|modelc)/", re.IGNORECASE)
+# Weights of other programs, by the endings of their files' names in lower case.
 OTHER_FORMATS = {
     "gguf": (".gguf",),
     "nemo": (".nemo",),
     "openvino": ("openvino_model.xml", "openvino_model.bin"),
-    "keras": (".keras", ".h5", "saved_model.pb", "keras_metadata.pb"),
+    "keras": (".keras", ".h5", "saved_model.pb", "keras_metadata.pb", ".ckpt.index"),
     "flax": (".msgpack",),
     "onnx": (".onnx",),
+    "coreml": (".mlmodel", ".mlmodelc/coremldata.bin", ".mlpackage/manifest.json"),
+    "lite": (".tflite", ".litertlm", ".task"),
+    "paddle": (".pdparams", ".pdiparams"),
+    "tensorrt": (".engine", ".plan"),
+    "executorch": (".pte",),
+    "rknn": (".rknn",),
+    "llamafile": (".llamafile",),
+    "sklearn": (".joblib", ".skops"),
+    "rust": (".ot",),
+    "numpy": (".npz", ".npy"),
 }
+GGML = re.compile(r"ggml-[^/]{0,120}\.bin", re.IGNORECASE)
 # The weights of Kokoro's own library, which it names by their version.
 KOKORO = re.compile(r"kokoro-v[0-9_.]{1,16}\.pth")
 # The file that ColBERT's own library writes next to an encoder, whose head no other library loads.
@@ -86,8 +103,13 @@ def kinds_of(description: Description) -> frozenset[str]:
     last = {name_of(name) for name in names}
     converted = "model.bin" in names and not VOCABULARIES.isdisjoint(names)
     pickles = {
-        name for name in last if name.endswith(PICKLES) and not name.startswith("openvino_")
-    } - ({"model.bin"} if converted else set())
+        name
+        for name in names
+        if name.endswith(PICKLES)
+        and not UNPICKLED.search(name)
+        and not (converted and name_of(name) == "model.bin")
+    }
+    lowered = {name.lower() for name in names}
     kinds = {
         "empty": names <= DOCUMENTS,
         "adapter": description.is_adapter or any(map(ADAPTER.fullmatch, last)),
@@ -101,7 +123,8 @@ def kinds_of(description: Description) -> frozenset[str]:
         "quantized": not QUANTIZED.isdisjoint(names),
         "shards": any(map(NUMBERED.fullmatch, last)),
         "safetensors": any(map(is_weights, names)),
-    } | {kind: any(name.endswith(ends) for name in last) for kind, ends in OTHER_FORMATS.items()}
+        "ggml": any(map(GGML.fullmatch, last)),
+    } | {kind: any(name.endswith(ends) for name in lowered) for kind, ends in OTHER_FORMATS.items()}
     return frozenset(kind for kind, there in kinds.items() if there)
 
 

@@ -13,6 +13,7 @@ from generator.layout import INDEXES, ROUTES, Layout, with_routes
 from generator.pickled import measure as measure_pickled
 from generator.reading import READERS
 from generator.selection import (
+    ADAPTER_TENSOR,
     PICKLED,
     WHOLE,
     File,
@@ -111,6 +112,8 @@ async def read(hub: Hub, description: Description) -> Snapshot:
         return await read_commit(hub, description, pickled=True)
     if snapshot.weights is None and "adapted" in snapshot.kinds:
         return await _read_adapter(hub, description, snapshot)
+    if snapshot.weights is None and "safetensors" in snapshot.kinds:
+        return await _recognise_adapter(hub, description, snapshot)
     if snapshot.weights is not None or "pickle" not in snapshot.kinds or not snapshot.config:
         return snapshot
     converted = await conversions.find(hub, description)
@@ -196,6 +199,19 @@ async def _read_adapter(hub: Hub, description: Description, snapshot: Snapshot) 
     adapts = await _read_file(hub, description, files[0], MAX_CONFIG_BYTES, "adapter")
     measured = await _measure(hub, description, [files[1]], {})
     return replace(snapshot, files=files, weights=measured, adapts=adapts)
+
+
+async def _recognise_adapter(hub: Hub, description: Description, snapshot: Snapshot) -> Snapshot:
+    """Read the header of a file that no library loads by its name: it may be an adapter's."""
+    files = [file_of(one) for one in description.siblings if is_weights(one.rfilename)]
+    smallest = min(files, key=lambda file: (file.size, file.path))
+    try:
+        measured = await _measure(hub, description, [smallest], {})
+    except ModelRefused:  # whatever it is, the model is refused for its missing weights
+        return snapshot
+    if measured and any(map(ADAPTER_TENSOR.search, measured.names or ())):
+        return replace(snapshot, kinds=snapshot.kinds | {"adapter"})
+    return snapshot
 
 
 async def _together(*readings: Coroutine[Any, Any, Any]) -> list[Any]:

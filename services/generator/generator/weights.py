@@ -28,6 +28,7 @@ MAX_TENSORS, MAX_INDEXED = 50_000, 200_000
 
 # First bytes of a Git LFS pointer that was committed in place of the file.
 POINTER = b"version https://git-lfs"
+MAX_POINTER_BYTES = 1024
 
 Size = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -133,14 +134,19 @@ class Weights:
         return small or any(name.endswith(PACKED) for name in self.names or ())
 
 
-def header_length(beginning: bytes, file_size: int) -> int:
-    """Return the length of the JSON after the first 8 bytes."""
+def check_pointer(beginning: bytes) -> None:
+    """Raise ModelRefused if a file is what Git has in place of a file in LFS."""
     if beginning.startswith(POINTER):
         raise refuse(
             "a weights file is a Git LFS pointer, not the weights themselves",
             "incomplete",
             "a revision whose weights were pushed with git-lfs installed",
         )
+
+
+def header_length(beginning: bytes, file_size: int) -> int:
+    """Return the length of the JSON after the first 8 bytes."""
+    check_pointer(beginning)
     length = int.from_bytes(beginning[:8], "little")
     if len(beginning) < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, file_size - 8):
         raise _broken("the header of a weights file has an impossible length")

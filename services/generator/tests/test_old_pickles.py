@@ -58,7 +58,7 @@ async def generate(files: dict[str, bytes]) -> Module:
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         path = request.url.path
-        if path.endswith("/discussions"):
+        if path.endswith("/discussions") or path == "/api/models":
             return fake_hub.respond(b"{}")
         if path.startswith("/api/models/"):
             return fake_hub.respond(json.dumps(described(files)).encode())
@@ -193,3 +193,9 @@ def test_a_broken_file_of_the_first_format_is_refused() -> None:
     for content in broken:
         with pytest.raises(ModelRefused, match="pickled weights only, and a file of them cannot"):
             pickles.read_series(content, len(content))
+
+
+async def test_a_pointer_of_git_lfs_in_place_of_a_pickle_is_named() -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    with pytest.raises(ModelRefused, match="Git LFS pointer"):
+        await generate({"pytorch_model.bin": pointer})

@@ -11,11 +11,13 @@ import torch
 from common.contracts.generation import GenerateOptions, GenerateRequest
 from common.errors import InvalidRequest, ModelRefused
 from generator.handlers import Handlers
+from generator.hub import Hub
 from generator.templates.inference.checkpoint import IncompleteModel
 from generator.templates.inference.graphs import compute
 from hub.testing import RunningHub
 
 sys.path.insert(0, str(Path(__file__).parent))
+import fake_hub
 from modules import Built, build
 
 TEXTS = ["the frog is on the lily pad", "who is happy?", "a frog"]
@@ -172,3 +174,18 @@ def test_a_graph_that_cannot_answer_is_an_error_that_names_what_is_missing(
             {"input_ids": ids, "attention_mask": mask},
             headless=headless,
         )
+
+
+async def test_a_pointer_of_git_lfs_in_place_of_an_onnx_file_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+
+    async def part(*_: Any) -> bytes:
+        return pointer
+
+    monkeypatch.setattr(Hub, "part", part)
+    names = ("config.json", "tokenizer.json", "onnx/model.onnx")
+    listed = [{"rfilename": name, "size": len(pointer), "blobId": fake_hub.BLOB} for name in names]
+    with pytest.raises(ModelRefused, match="Git LFS pointer"):
+        await fake_hub.handlers(siblings=listed).generate(GenerateRequest(model_url="acme/frog"))

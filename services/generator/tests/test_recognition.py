@@ -11,6 +11,7 @@ from common.contracts.generation import GenerateRequest, Module
 from common.errors import ModelRefused
 from generator import layout
 from generator.description import Description
+from generator.hub import Hub
 from generator.recognition import library_of, task_of
 from generator.snapshot import Snapshot
 from models.origins import FOREIGN, NATIVE, POPULAR
@@ -105,6 +106,20 @@ FILES: list[tuple[list[str], str, str]] = [
     (["openvino_model.xml", "openvino_model.bin"], "OpenVINO", "library"),
     (["tf_model.h5"], "TensorFlow or Keras", "library"),
     (["frog-Q4_K_M.gguf"], "ends within its header", "weights"),
+    (["FROG.GGUF"], "the names of GGUF files must", "incomplete"),
+    (["Frog.mlpackage/Manifest.json", "Frog.mlpackage/Data/weight.bin"], "Core ML", "library"),
+    (["frog.tflite"], "LiteRT (TensorFlow Lite)", "library"),
+    (["frog.litertlm"], "LiteRT (TensorFlow Lite)", "library"),
+    (["frog.ckpt.index", "frog.ckpt.data-00000-of-00001"], "TensorFlow or Keras", "library"),
+    (["frog.pdparams"], "PaddlePaddle", "library"),
+    (["frog.engine"], "TensorRT", "library"),
+    (["frog.pte"], "ExecuTorch", "library"),
+    (["frog.rknn"], "RKNN", "library"),
+    (["frog.llamafile"], "llamafile", "library"),
+    (["ggml-frog.en.bin"], "GGML", "library"),
+    (["frog.joblib"], "scikit-learn", "library"),
+    (["rust_model.ot"], "rust-bert", "library"),
+    (["weights.npz"], "NumPy", "library"),
     (["pytorch_model.bin", "onnx/model.onnx"], "pickled", "pickle-only"),
 ]
 
@@ -244,3 +259,54 @@ async def test_a_model_of_another_library_is_refused_with_a_model_that_is_served
 
 def test_each_popular_model_that_a_refusal_names_is_of_a_task_that_is_served() -> None:
     assert set(POPULAR) <= {tag for rows in LIBRARIES.values() for tag in rows}
+
+
+@pytest.mark.parametrize(
+    "name", ["lora_unet_mid.lora_down.weight", "frog.hada_w1_a", "q_proj.lora_A.default.weight"]
+)
+async def test_an_adapter_is_recognised_by_the_names_of_its_tensors(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, size = fake_hub.weights([8, 8], more=(name,))
+
+    async def part(*_: Any) -> bytes:
+        return content
+
+    monkeypatch.setattr(Hub, "part", part)
+    lfs = {"sha256": "d" * 64, "size": size}
+    file = {"rfilename": "pond-style.safetensors", "blobId": fake_hub.BLOB, "lfs": lfs}
+    error = await refusal(siblings=[file])
+    assert "the model is an adapter (LoRA)" in error.message
+    error = await refusal(siblings=[{**file, "lfs": {**lfs, "size": 9}}])
+    assert "laid out for another program" in error.message
+
+
+@pytest.mark.parametrize(
+    ("part", "shown"),
+    [
+        ("ControlNetModel", "ControlNetModel"),
+        ("QwenImageControlNetModel", "a ControlNet"),
+        ("UNet3DConditionModel", "a denoiser"),
+        ("<b>", "no model that answers by itself"),
+    ],
+)
+async def test_a_part_of_a_pipeline_is_named_as_what_it_is(part: str, shown: str) -> None:
+    error = await refusal({"model_type": None, "_class_name": part})
+    assert f"only a part of a diffusers pipeline ({shown}); what would help: " in error.message
+    error = await refusal({"model_type": None, "_class_name": part}, tags=["base_model:acme/toad"])
+    assert error.message.endswith("acme/toad, for which it was made")
+
+
+@pytest.mark.parametrize(
+    ("license", "message"),
+    [
+        (" Apache-2.0 ", "apache-2.0"),
+        (["MIT"], "mit"),
+        ("The Frog Licence", "names a licence that the Hub does not list"),
+    ],
+)
+async def test_a_licence_is_read_in_any_spelling(license: Any, message: str) -> None:
+    handlers = fake_hub.handlers(cardData={"license": license})
+    module = await handlers.generate(GenerateRequest(model_url="acme/frog"))
+    [check] = [check for check in module.validation.checks if check.name == "license"]
+    assert message in check.message
