@@ -33,6 +33,7 @@ from common.errors import InvalidModel
         ("https://huggingface.co/gpt2/tree/main", Address("gpt2", "main")),
         ("gpt2/tree/main", Address("gpt2", "main")),
         ("a/b/tree/refs%2Fpr%2F7", Address("a/b", "refs/pr/7")),
+        ("https://huggingface.co/a/b/tree/refs/pr/7", Address("a/b", "refs/pr/7")),
         (" gpt2", Address("gpt2")),
         ("\u00a0gpt2/\u3000", Address("gpt2")),
         ("https://huggingface.co//a//b//", Address("a/b")),

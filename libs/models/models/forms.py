@@ -68,6 +68,24 @@ FORMS = (
         "refused as `adapter`, as is any whose base is packed or in the same repository",
     ),
     (
+        (
+            "safetensors that no library finds: a diffusion checkpoint in one file, "
+            "`consolidated.safetensors`, a variant (`model.fp16.safetensors`), shards without index"
+        ),
+        "the names of files, and of the tensors in the smallest one",
+        "refused as `no-weights` or `incomplete`; the error says which it is",
+    ),
+    (
+        "a part of a diffusers pipeline: ControlNet, autoencoder, denoiser, motion adapter",
+        "`_class_name` in config.json, without `model_index.json`",
+        "refused as `incomplete`; the error names the base, or a whole pipeline",
+    ),
+    (
+        "Git LFS pointers; repositories without weights, or empty",
+        "the first bytes of files; the list of files",
+        "refused as `incomplete` (pointers) or `no-weights`",
+    ),
+    (
         "modules of sentence-transformers",
         "`modules.json`, and `router_config.json` in the folder of a router",
         (

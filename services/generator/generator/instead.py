@@ -24,6 +24,11 @@ FORMATS = {
 # Message, reason and alternative. The first kind found is named.
 INSTEAD = {
     "empty": ("the repository is empty", "no-weights", "the model itself"),
+    "pickled-adapter": (
+        "the model is an adapter (LoRA) with pickled weights only",
+        "adapter",
+        "a copy with adapter_model.safetensors, as PEFT saves it today, or the two merged into one",
+    ),
     "adapter": (
         "the model is an adapter (LoRA) to another model",
         "adapter",
@@ -62,6 +67,16 @@ INSTEAD = {
         "the model has ONNX weights only, without model.onnx and a config.json beside it",
         "library",
         f"{ORIGINAL}; or, for vectors and labels of texts, options.file with the ONNX file to run",
+    ),
+    "checkpoint": (
+        "the model is a diffusion checkpoint in one file, as ComfyUI loads it",
+        "no-weights",
+        "the same model in the folders of diffusers, with model_index.json",
+    ),
+    "consolidated": (
+        "the model's weights are in the layout of its author's own program (consolidated)",
+        "no-weights",
+        "the same model in the layout of transformers: model.safetensors and config.json",
     ),
     "shards": (
         "the model's weights are in several files, without the index that lists them",

@@ -35,10 +35,16 @@ ADAPTER = re.compile(
     r"|.{0,120}lora.{0,120}\.(?:safetensors|bin|pt)",
     re.IGNORECASE,
 )
-# Parts of tensors' names in adapters, as PEFT, diffusers, Kohya's scripts and LyCORIS write them.
-ADAPTER_TENSOR = re.compile(
-    r"lora_(?:up|down|unet|te|transformer|[AB])(?![a-z])|\.lora\.|hada_w[12]_|lokr_w[12]"
-)
+# Parts of tensors' names in files that no library finds by theirs: adapters, as PEFT, diffusers,
+# Kohya's scripts and LyCORIS write them, and two layouts for other programs.
+TENSORS = {
+    "adapter": re.compile(
+        r"lora_(?:up|down|unet|te|transformer|[AB])(?![a-z])|\.lora\.|hada_w[12]_|lokr_w[12]"
+    ),
+    "checkpoint": re.compile(r"^(?:model\.)?diffusion_model\.|^double_blocks\."),
+    "consolidated": re.compile(r"^layers\.\*\.(?:attention\.w[qkvo]|feed_forward\.w[123])\."),
+}
+ADAPTED = "adapter_model.safetensors"
 # Written next to packed weights whose config does not mention the packing.
 QUANTIZED = frozenset(
     ("quantize_config.json", "quant_config.json", "quantization_config.json", "quanto_qmap.json")
@@ -114,6 +120,7 @@ def kinds_of(description: Description) -> frozenset[str]:
         "empty": names <= DOCUMENTS,
         "adapter": description.is_adapter or any(map(ADAPTER.fullmatch, last)),
         "adapted": "adapter_config.json" in names,
+        "pickled-adapter": "adapter_model.bin" in names and ADAPTED not in names,
         "colbert": COLBERT in names,
         "setfit": description.library_name == SETFIT or SETTINGS in names,
         "spacy": names >= SPACY,

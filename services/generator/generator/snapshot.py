@@ -13,8 +13,9 @@ from generator.layout import INDEXES, ROUTES, Layout, with_routes
 from generator.pickled import measure as measure_pickled
 from generator.reading import READERS
 from generator.selection import (
-    ADAPTER_TENSOR,
+    ADAPTED,
     PICKLED,
+    TENSORS,
     WHOLE,
     File,
     Places,
@@ -54,7 +55,7 @@ MAX_CONCURRENT_HEADERS = 4
 # A sentence model has one.
 MAX_ROUTERS = 2
 # An adapter as PEFT writes it.
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER_FILES = ("adapter_config.json", ADAPTED)
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ async def read(hub: Hub, description: Description) -> Snapshot:
     if snapshot.weights is None and "adapted" in snapshot.kinds:
         return await _read_adapter(hub, description, snapshot)
     if snapshot.weights is None and "safetensors" in snapshot.kinds:
-        return await _recognise_adapter(hub, description, snapshot)
+        return await _recognise_layout(hub, description, snapshot)
     if snapshot.weights is not None or "pickle" not in snapshot.kinds or not snapshot.config:
         return snapshot
     converted = await conversions.find(hub, description)
@@ -201,17 +202,17 @@ async def _read_adapter(hub: Hub, description: Description, snapshot: Snapshot) 
     return replace(snapshot, files=files, weights=measured, adapts=adapts)
 
 
-async def _recognise_adapter(hub: Hub, description: Description, snapshot: Snapshot) -> Snapshot:
-    """Read the header of a file that no library loads by its name: it may be an adapter's."""
+async def _recognise_layout(hub: Hub, description: Description, snapshot: Snapshot) -> Snapshot:
+    """Read the header of a file that no library loads by its name: its tensors say what it is."""
     files = [file_of(one) for one in description.siblings if is_weights(one.rfilename)]
     smallest = min(files, key=lambda file: (file.size, file.path))
     try:
         measured = await _measure(hub, description, [smallest], {})
     except ModelRefused:  # whatever it is, the model is refused for its missing weights
         return snapshot
-    if measured and any(map(ADAPTER_TENSOR.search, measured.names or ())):
-        return replace(snapshot, kinds=snapshot.kinds | {"adapter"})
-    return snapshot
+    names = (measured and measured.names) or ()
+    kinds = {kind for kind, part in TENSORS.items() if any(map(part.search, names))}
+    return replace(snapshot, kinds=snapshot.kinds | kinds)
 
 
 async def _together(*readings: Coroutine[Any, Any, Any]) -> list[Any]:

@@ -118,6 +118,7 @@ FILES: list[tuple[list[str], str, str]] = [
     (["frog.llamafile"], "llamafile", "library"),
     (["ggml-frog.en.bin"], "GGML", "library"),
     (["frog.joblib"], "scikit-learn", "library"),
+    (["adapter_model.bin", "adapter_config.json"], "(LoRA) with pickled weights", "adapter"),
     (["rust_model.ot"], "rust-bert", "library"),
     (["weights.npz"], "NumPy", "library"),
     (["pytorch_model.bin", "onnx/model.onnx"], "pickled", "pickle-only"),
@@ -262,10 +263,17 @@ def test_each_popular_model_that_a_refusal_names_is_of_a_task_that_is_served() -
 
 
 @pytest.mark.parametrize(
-    "name", ["lora_unet_mid.lora_down.weight", "frog.hada_w1_a", "q_proj.lora_A.default.weight"]
+    ("name", "shown"),
+    [
+        ("lora_unet_mid.lora_down.weight", "the model is an adapter (LoRA)"),
+        ("frog.hada_w1_a", "the model is an adapter (LoRA)"),
+        ("q_proj.lora_A.default.weight", "the model is an adapter (LoRA)"),
+        ("model.diffusion_model.out.2.weight", "a diffusion checkpoint in one file"),
+        ("layers.7.attention.wq.weight", "its author's own program (consolidated)"),
+    ],
 )
-async def test_an_adapter_is_recognised_by_the_names_of_its_tensors(
-    name: str, monkeypatch: pytest.MonkeyPatch
+async def test_a_file_of_any_name_is_recognised_by_the_names_of_its_tensors(
+    name: str, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content, size = fake_hub.weights([8, 8], more=(name,))
 
@@ -276,7 +284,7 @@ async def test_an_adapter_is_recognised_by_the_names_of_its_tensors(
     lfs = {"sha256": "d" * 64, "size": size}
     file = {"rfilename": "pond-style.safetensors", "blobId": fake_hub.BLOB, "lfs": lfs}
     error = await refusal(siblings=[file])
-    assert "the model is an adapter (LoRA)" in error.message
+    assert shown in error.message
     error = await refusal(siblings=[{**file, "lfs": {**lfs, "size": 9}}])
     assert "laid out for another program" in error.message
 

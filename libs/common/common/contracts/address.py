@@ -51,7 +51,9 @@ REVISION = re.compile(
 )
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # A model's path, whose own name may be "tree" too; a longer one names a folder of the repository.
-_TREE = re.compile(r"(?P<id>(?:[^/]+/)?[^/]+)/tree/(?P<revision>[^/]+)(?P<folder>/.+)?")
+_TREE = re.compile(
+    r"(?P<id>(?:[^/]+/)?[^/]+)/tree/(?P<revision>refs/pr/[0-9]+|[^/]+)(?P<folder>/.+)?"
+)
 MAIN = "main"
 
 # An address as it is submitted; `parse` reads it.
@@ -145,7 +147,8 @@ def _split_revision(path: str) -> tuple[str, str | None]:
     tree = _TREE.fullmatch(path)
     if tree is None:
         return path, None
-    # The site writes a slash within a revision as %2F; a plain one begins a folder.
+    # The site writes a slash within a revision as %2F; a plain one begins a folder, except in
+    # the name of a pull request, as its pages show it.
     if tree["folder"]:
         raise InvalidModel(f"give the model itself, not a folder of it; {SHAPE}")
     return tree["id"], re.sub("%2f", "/", tree["revision"], flags=re.IGNORECASE)
