@@ -1,5 +1,7 @@
-"""The context of a GGUF module: a longer request is refused before any generation."""
+"""GGUF modules and refused requests: nothing is generated first, and the process ends."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,3 +40,14 @@ def test_a_request_beyond_the_context_is_refused_before_anything_is_generated(
     assert watched.generated == 0
     llama_writing.generate(watched, {"prompt": text, "max_tokens": 4}, 512)
     assert watched.generated == 1
+
+
+def test_a_module_whose_model_is_dropped_before_any_request_ends(tmp_path: Path) -> None:
+    written.llama(tmp_path / "model.gguf", context=512)
+    program = (
+        "import sys; from generator.templates.inference.llama_writing import load_server\n"
+        "run = {'file': 'model.gguf', 'maxTokens': 512, 'chat': True}\n"
+        "for _ in range(25): load_server({'run': run, 'resources': {'cpu': 2}}, sys.argv[1])"
+    )
+    # In its own process, which can be ended: a server that waits for ever holds the interpreter.
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=180)

@@ -26,7 +26,7 @@ def settings(manifest: dict[str, Any], directory: str) -> Any:
     # The text as the model writes it, with its thoughts and its calls of tools.
     params.use_jinja, params.force_pure_content_parser = True, True
     params.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_NONE
-    params.verbosity = 1
+    params.verbosity, params.endpoint_metrics = 1, True
     return params
 
 
@@ -37,4 +37,8 @@ def start(params: Any) -> Any:
     # The server listens, though nothing asks it: at a file, as no network may be had at all.
     with tempfile.TemporaryDirectory() as folder:
         params.hostnames = [str(Path(folder, "llama.sock"))]
-        return xllamacpp.Server(params)
+        server = xllamacpp.Server(params)
+    # Its loop may start after this, and would then miss the end of a server that nothing asked,
+    # for ever. What the loop itself answers shows that it runs.
+    server.handle_metrics()
+    return server
