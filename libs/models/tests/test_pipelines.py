@@ -8,6 +8,7 @@ import pytest
 
 from models.pipelines import PIPELINES, diffusion_bytes
 from models.tasks import LIBRARIES
+from models.tasks.diffusion import distilled
 
 
 @pytest.mark.parametrize("name", PIPELINES)
@@ -51,3 +52,13 @@ def test_the_decoder_of_qwen_image_is_counted_as_a_video_decoder() -> None:
     }
     task = LIBRARIES["diffusers"]["text-to-image"]
     assert diffusion_bytes(config, task, 4) * (256 / 1024) ** 2 >= 696 * 2**20
+
+
+def test_a_model_is_known_as_distilled_by_its_own_name_and_not_by_its_owners() -> None:
+    task = LIBRARIES["diffusers"]["text-to-image"]
+    steps = {
+        id: next(one.default for one in found.parameters if one.name == "steps")
+        for id in ("acme/Z-Image-Turbo", "turbo-labs/Z-Image")
+        for found in [distilled(task, "ZImagePipeline", id)]
+    }
+    assert steps == {"acme/Z-Image-Turbo": 8, "turbo-labs/Z-Image": 30}

@@ -112,7 +112,7 @@ DIFFUSION = (
 def distilled(task: Task, pipeline: str | None, id: str) -> Task:
     """Return the row with the defaults of a distilled model, which its name identifies."""
     part, defaults = DISTILLED.get(pipeline or "", ("", {}))
-    if not part or part not in id.lower():
+    if not part or part not in id.rpartition("/")[2].lower():
         return task
     parameters = tuple(
         replace(one, default=defaults.get(one.name, one.default)) for one in task.parameters
