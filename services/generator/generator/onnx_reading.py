@@ -9,6 +9,7 @@ from dataclasses import replace
 from generator import gguf_reading, onnx_files
 from generator.description import Description
 from generator.hub import Hub
+from generator.reasons import refuse
 from generator.selection import File, file_of, is_weights
 from generator.snapshot import Snapshot, read_commit
 from generator.weights import MAX_POINTER_BYTES, Weights, check_pointer
@@ -24,7 +25,8 @@ def is_onnx(read: Snapshot) -> bool:
 async def read_model(hub: Hub, description: Description, named: str | None) -> Snapshot:
     """Read the model at its commit: its ONNX file if `named` or if it has nothing else to load.
 
-    Raises as `gguf_reading.read_model` does.
+    Raises as `gguf_reading.read_model` does, and ModelRefused for a file that cannot take the place
+    of all transformers.
     """
     if named is not None and named.endswith(onnx_files.ENDING):
         found = await read_commit(hub, description)
@@ -35,6 +37,12 @@ async def read_model(hub: Hub, description: Description, named: str | None) -> S
     files = onnx_files.choose(description, named)
     if not files or not found.config:  # its config says what the graph computes
         return replace(found, weights=None)
+    if (count := len(found.layout.transformers)) > 1:
+        raise refuse(
+            f"the model has {count} transformers, and an ONNX file is one",
+            "library",
+            "the model's own weights, without options.file",
+        )
     graph = [file_of(one) for one in files]
     for file in (one for one in graph if one.size <= MAX_POINTER_BYTES):
         check_pointer(await hub.part(description.id, description.sha, file.path, 0, file.size))

@@ -10,8 +10,12 @@ import torch
 
 from common.contracts.generation import GenerateOptions, GenerateRequest
 from common.errors import InvalidRequest, ModelRefused
+from generator import onnx_reading
+from generator.description import Description, Sibling
 from generator.handlers import Handlers
 from generator.hub import Hub
+from generator.layout import Layout
+from generator.snapshot import Snapshot
 from generator.templates.inference.checkpoint import IncompleteModel
 from generator.templates.inference.graphs import compute
 from hub.testing import RunningHub
@@ -130,6 +134,23 @@ async def test_onnx_files_of_other_tasks_are_refused_by_name(handlers: Handlers)
     with pytest.raises(ModelRefused, match="modules for fill-mask do not run") as caught:
         await handlers.generate(request)
     assert caught.value.details["reason"] == "library"
+
+
+async def test_an_onnx_file_does_not_take_the_place_of_a_routers_transformers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folders = {"query": "Transformer", "document": "Transformer"}
+    laid_out = Layout("sentence-transformers", tuple(folders), classes=folders)
+    file = Sibling(rfilename="model.onnx", size=4, blobId="b" * 40)
+    described = Description(id="acme/frog", sha="c" * 40, siblings=[file])
+    routed = Snapshot(described, (), frozenset(), {"model_type": "bert"}, None, laid_out)
+
+    async def read_commit(*_: Any) -> Snapshot:
+        return routed
+
+    monkeypatch.setattr("generator.onnx_reading.read_commit", read_commit)
+    with pytest.raises(ModelRefused, match="2 transformers, and an ONNX file is one"):
+        await onnx_reading.read_model(Hub("http://hub.invalid"), described, "model.onnx")
 
 
 class Node:
