@@ -95,6 +95,11 @@ class Shape:
     def slope(self) -> Event | None:
         return next((event for event in self.events if event.kind == "slope"), None)
 
+    def unexplained(self, values: Floats) -> float:
+        """Return the squared norm of what neither changes nor seasons explain of the values."""
+        rest = values - self.fitted - (0 if self.season is None else self.season.part)
+        return float(rest @ rest)
+
 
 def describe(history: History) -> Shape:
     """Describe the shape of a window from its hours."""
@@ -113,7 +118,10 @@ def describe(history: History) -> Shape:
     values = (cells.mean - middle) / scale
     shape = _decompose(cells, values)
     if shape.events and cells.at[-1] - cells.at[0] < FEW_DAYS * DAY_US:
-        shape = _waving(cells, values) or shape
+        waving = _waving(cells, values)
+        # A rise and a fall, each over hours, resemble a wave; what explains them better is true.
+        if waving is not None and waving.unexplained(values) < shape.unexplained(values):
+            shape = waving
     shape.fitted = shape.fitted * scale + middle
     shape.usual = shape.usual * scale + middle
     if shape.season is not None:
