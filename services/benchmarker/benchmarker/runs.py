@@ -95,7 +95,8 @@ class RunStore:
     ) -> list[Run]:
         """Return the account's benchmark runs, newest first, without their results.
 
-        `model` selects the runs of one model, and of its revision unless that is main.
+        `model` selects the runs of one model, its id in any case as on the Hub, and of its revision
+        unless that is main.
 
         Raises:
             InvalidRequest: the account has no run with the id `before`.
@@ -108,7 +109,7 @@ class RunStore:
                 "where account = %(account)s and kind = 'measure'"
                 " and (%(before)s::text is null or (created_at, id) < (select created_at, id"
                 " from runs where id = %(before)s and account = %(account)s))"
-                " and (%(model)s::text is null or model_id = %(model)s)"
+                " and (%(model)s::text is null or lower(model_id) = lower(%(model)s))"
                 " and (%(revision)s::text is null"
                 " or %(revision)s in (commit, work->'request'->>'revision'))"
                 " order by created_at desc, id desc limit %(limit)s",
@@ -136,8 +137,8 @@ class RunStore:
         async with self.database.connection() as connection:
             rows = await select(
                 connection,
-                "where account = %s and worker_class = %s and model_id = %s and kind = 'measure'"
-                " and state = 'succeeded' order by created_at desc limit 1",
+                "where account = %s and worker_class = %s and lower(model_id) = lower(%s)"
+                " and kind = 'measure' and state = 'succeeded' order by created_at desc limit 1",
                 [caller.account, worker_class, model_id],
             )
             place = await turns.next_place(connection, worker_class, turns.tenant_of(caller))

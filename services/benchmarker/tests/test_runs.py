@@ -19,6 +19,7 @@ async def test_the_runs_of_one_model_are_listed_by_any_form_of_its_address(idle_
         MODEL: every_run,
         f" https://HF.co//{MODEL}/?x=1#y ": every_run,
         f"{site}/tree/main": every_run,
+        MODEL.upper(): every_run,  # the Hub's ids are the same in any case
         f"{MODEL}/tree/v1": every_run[:2],
         f"{MODEL}/tree/v2": [],
         "lilypad/none": [],
