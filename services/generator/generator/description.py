@@ -56,7 +56,9 @@ Claimed = Annotated[Name | None, WrapValidator(if_sensible)]
 # Bounds, since an owner may write any number of tags; few of them matter.
 MAX_TAGS, MAX_RELATIONS = 1000, 8
 RANKER_TAGS = frozenset(("cross-encoder", "reranker", "reranking"))
-RELATIONS = RANKER_TAGS | {"lora"}
+# Tags of models that compare texts token by token.
+LATE_TAGS = frozenset(("colbert", "pylate"))
+RELATIONS = RANKER_TAGS | LATE_TAGS | {"lora"}
 
 
 def _relations(tags: Any) -> list[str]:
@@ -64,7 +66,9 @@ def _relations(tags: Any) -> list[str]:
     if not isinstance(tags, list):
         return []
     related = [tag for tag in tags[:MAX_TAGS] if isinstance(tag, str) and len(tag) < 256]
-    relations = [tag for tag in related if tag in RELATIONS or tag.startswith("base_model:")]
+    relations = [
+        tag for tag in related if tag.lower() in RELATIONS or tag.startswith("base_model:")
+    ]
     return relations[:MAX_RELATIONS]
 
 
@@ -135,6 +139,11 @@ class Description(BaseModel):
         """Whether the model's id or tags say that it is a ranker."""
         names = (self.id.lower(), *self.tags)
         return any(name in text for text in names for name in ("rerank", "cross-encoder"))
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the model's tags say that it compares texts token by token."""
+        return any(tag.lower() in LATE_TAGS for tag in self.tags)
 
     @property
     def is_adapter(self) -> bool:

@@ -1,7 +1,11 @@
 """Checks that warn about a model that is served: access, conversion, the Hub's scanners."""
 
+import re
+
 from common.contracts.generation import Check
 from generator.snapshot import Snapshot
+from models.tables import table
+from models.tasks import Task
 from models.tasks.sentences import HEAD
 
 # Files that the warning about a conversion names.
@@ -39,6 +43,20 @@ def check_conversion(snapshot: Snapshot) -> list[Check]:
         shown += f" and {more} more" if more > 0 else ""
         message += f", where {shown} differ from the branch's"
     return [Check(name="conversion", outcome="warning", message=message)]
+
+
+def check_label_names(snapshot: Snapshot, task: Task) -> list[Check]:
+    """Warn if config.json numbers a classifier's labels, in place of naming them."""
+    labels = snapshot.config.get("labels")
+    if task.head_tag not in table()["labels"] or not labels:
+        return []
+    if not all(re.fullmatch(r"LABEL_[0-9]+", str(label)) for label in labels):
+        return []
+    message = (
+        f"config.json does not name the model's labels: answers say {labels[0]} and so on, and its "
+        "card may say what they mean"
+    )
+    return [Check(name="labels", outcome="warning", message=message)]
 
 
 def setfit_message(snapshot: Snapshot) -> str | None:

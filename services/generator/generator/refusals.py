@@ -14,7 +14,7 @@ from generator.configs import quantized
 from generator.instead import INSTEAD
 from generator.layout import OF_WORDS, ROLES, late_interaction
 from generator.licenses import check_license
-from generator.notices import check_access, check_conversion, check_scan
+from generator.notices import check_access, check_conversion, check_label_names, check_scan
 from generator.reasons import refuse
 from generator.recognition import check_library, library_of, named_tag, task_of
 from generator.snapshot import Snapshot
@@ -56,6 +56,7 @@ def check(snapshot: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, 
     """
     named_tag(snapshot)
     check_library(snapshot)
+    check_interaction(snapshot)
     check_weights(snapshot)
     check_code(snapshot)
     setfit.check(snapshot.kinds, snapshot.config)
@@ -80,6 +81,7 @@ def check(snapshot: Snapshot, accept: Collection[Accepted] = ()) -> tuple[Task, 
             *check_source(snapshot, accept),
             *check_conversion(snapshot),
             *check_added_tokens(snapshot),
+            *check_label_names(snapshot, task),
         ],
     )
 
@@ -167,6 +169,17 @@ def check_code(snapshot: Snapshot) -> None:
         )
 
 
+def check_interaction(snapshot: Snapshot) -> None:
+    """Refuse a model of a text's tokens (ColBERT), whose mean vector would be no answer."""
+    named = snapshot.config.get("architectures")
+    of_texts = snapshot.config.get("model_type") in table()["bodies"]
+    if (isinstance(named, list) and LATE_INTERACTION in named) or "colbert" in snapshot.kinds:
+        raise late_interaction()
+    # With modules.json, its modules say what the model does.
+    if snapshot.description.is_late and of_texts and snapshot.layout.library is None:
+        raise late_interaction()
+
+
 def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
     """Raise ModelRefused unless the task's modules run models of this architecture."""
     if library == "diffusers":
@@ -183,8 +196,6 @@ def check_architecture(snapshot: Snapshot, task: Task, library: str) -> None:
     if snapshot.layout.is_static:
         return
     kind, named = (snapshot.config.get(name) for name in ("model_type", "architectures"))
-    if (isinstance(named, list) and LATE_INTERACTION in named) or "colbert" in snapshot.kinds:
-        raise late_interaction()
     # sentence-transformers chooses the class itself, except for rankers: classifiers, or writers.
     head = WRITES if snapshot.layout.is_generative_ranker else task.head
     known = architectures()[

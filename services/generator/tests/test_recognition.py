@@ -165,8 +165,25 @@ async def test_an_adapter_next_to_its_base_is_refused() -> None:
 async def test_a_late_interaction_model_is_refused_by_name() -> None:
     error = await refusal(of("bert", "HF_ColBERT"), pipeline_tag="feature-extraction")
     assert "late interaction" in error.message
+    for tag in ("colbert", "PyLate"):
+        error = await refusal(of("modernbert", "ModernBertModel"), tags=[tag])
+        assert "late interaction" in error.message
+    error = await refusal(of("bert", "HF_ColBERT"), pipeline_tag="sentence-similarity")
+    assert "late interaction" in error.message
     with pytest.raises(ModelRefused, match="late interaction"):
         layout.read("modules.json", orjson.dumps([{"path": "", "type": "pylate.models.Dense"}]))
+
+
+@pytest.mark.parametrize(
+    ("names", "warned"),
+    [(["LABEL_0", "LABEL_1", "LABEL_2"], True), (["bad", "LABEL_1", "good"], False)],
+)
+async def test_labels_without_names_are_warned_about(names: list[str], warned: bool) -> None:
+    labels = {str(place): name for place, name in enumerate(names)}
+    module = await generate({"id2label": labels}, pipeline_tag="text-classification")
+    messages = [check.message for check in module.validation.checks if check.name == "labels"]
+    assert len(messages) == warned
+    assert all("does not name the model's labels" in message for message in messages)
 
 
 async def test_labels_that_cannot_answer_the_task_are_refused() -> None:
