@@ -18,12 +18,14 @@ from common.postgres import Connection
 from metrics import histogram
 from metrics.arrays import Floats, Times
 from metrics.histogram import Bins, Counts
-from metrics.window_queries import READ, READ_FINE, READ_SAMPLES, READ_SPANS, STATE
+from metrics.window_queries import READ, READ_FINE, READ_SAMPLES, READ_SPANS, READABLE, STATE
 
 # A metric with no more samples than this in the window is computed from them.
 MAX_EXACT = 4_000
 # Max samples of one answer that are read because they are not rolled up: half a second's work.
 MAX_RAW = 400_000
+# Samples of more late days of each series are counted first: all of these days may hold too many.
+MANY_LATE_DAYS = 2
 # Fewer hours than this are too few points for a plot; its points are then made of the
 # samples, unless one answer has more of them (a twentieth of a second's work).
 MIN_PLOTTED_HOURS = 100
@@ -129,6 +131,8 @@ async def read(
     marks = [Mark(series, day.astimezone(UTC), *rest) for _, series, day, *rest in state if day]
     window = Window()
     late = [(mark.series, mark.day) for mark in marks if mark.direct]
+    if len(late) > MANY_LATE_DAYS * len(ids):
+        late = await _readable(connection, window, ids, late)
     staged = _affordable(window, ids, marks)
     for attempt in (1, 2):
         spans, sources = _sources(ids, since, until, late, staged)
@@ -181,6 +185,22 @@ def _affordable(window: Window, ids: list[int], marks: list[Mark]) -> list[tuple
             else:
                 window.leave_out(mark.series, mark.day, mark.day + DAY)
     return affordable
+
+
+async def _readable(
+    connection: Connection, window: Window, ids: list[int], late: list[tuple[int, datetime]]
+) -> list[tuple[int, datetime]]:
+    """Return the late days whose samples can be read, newest first; record which cannot."""
+    series, days = zip(*late, strict=True)
+    # Half of what is read elsewhere: they are counted, too.
+    most = MAX_RAW // 2 // len(ids)
+    parameters = {"series": list(series), "days": list(days), "most": most}
+    rows = await (await connection.execute(READABLE, parameters)).fetchall()
+    readable = {(number, day.astimezone(UTC)) for number, day in rows}
+    for number, day in late:
+        if (number, day) not in readable:
+            window.leave_out(number, day, day + DAY)
+    return [of_series for of_series in late if of_series in readable]
 
 
 async def read_spans(

@@ -4,6 +4,29 @@ STATE = """
 select until, stale.series, stale.day, stale.direct, stale.staged
 from watermark left join stale on stale.series = any(%s::integer[]) and stale.day > %s
 """
+# Counts the samples of late days, newest first, and no further than one answer can read.
+READABLE = """
+with recursive late as (
+    select series, day, row_number() over (partition by series order by day desc) as place
+    from unnest(%(series)s::integer[], %(days)s::timestamptz[]) as late(series, day)
+), counted as (
+    select series, 0::bigint as place, null::timestamptz as day, 0::bigint as total
+    from late where place = 1
+    union all
+    select late.series, late.place, late.day, counted.total + found.count
+    from counted join late on late.series = counted.series and late.place = counted.place + 1
+    cross join lateral (
+        select count(*) as count from (
+            select from samples
+            where samples.series = late.series
+                and at >= late.day and at < late.day + interval '24 hours'
+            limit %(most)s
+        ) as samples_of_day
+    ) as found
+    where counted.total < %(most)s
+)
+select series, day from counted where place > 0 and total < %(most)s
+"""
 # The hours before the first whole day and those after the last are two parts: with `or`, the index
 # would be read over all days between them.
 READ = """

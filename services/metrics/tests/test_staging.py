@@ -212,6 +212,28 @@ async def test_a_day_with_too_many_late_samples_is_answered_from_its_rollup(
     assert (await caller.monitor()).statistics["latency"].count == 801
 
 
+async def test_many_days_that_are_not_rolled_up_are_read_no_further_than_one_answer_can(
+    caller: Caller, database: Database, roll: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each day alone would be read; millions of samples in all of them took over 8 s."""
+    await caller.record(record(0))
+    async with database.connection() as connection:
+        await connection.execute(
+            "with days as (select id, date_trunc('day', now(), 'UTC') - n * interval '1 day' as day"
+            " from series, generate_series(2, 9) as n), marked as (insert into stale (series, day)"
+            " select id, day from days)"
+            " insert into samples (series, at, value) select id, day + m * interval '1 minute', 1"
+            " from days, generate_series(1, 40) as m"
+        )
+    monkeypatch.setattr(window, "MAX_RAW", 200)
+    answer = await caller.monitor(metrics=["latency"])
+    assert answer.statistics["latency"].count == 1 + 2 * 40, "the newest two days"
+    assert len(answer.warnings) == 1
+    await roll()
+    answer = await caller.monitor(metrics=["latency"])
+    assert (answer.statistics["latency"].count, answer.warnings) == (1 + 8 * 40, [])
+
+
 async def test_late_samples_above_the_limit_of_an_account_are_refused_until_others_are_merged(
     caller: Caller, roll: Any
 ) -> None:
