@@ -60,15 +60,16 @@ def _needs_graph(found: Snapshot) -> bool:
     return rooted and not any(_is_body(file.path, file.becomes) for file in found.files)
 
 
-def _is_body(path: str, becomes: str | None = None) -> bool:
-    """Whether a file at the root holds the transformer's weights, or is their index."""
-    return "/" not in path and (
+def _is_body(path: str, becomes: str | None = None, folder: str = "") -> bool:
+    """Whether a file in the transformer's folder holds its weights, or is their index."""
+    return path.rpartition("/")[0] == folder and (
         is_weights(path) or becomes is not None or path.endswith(".index.json")
     )
 
 
 def _with_graph(found: Snapshot, graph: list[File]) -> Snapshot:
-    kept = [file for file in found.files if not _is_body(file.path, file.becomes)]
+    folder = next(iter(found.layout.transformers), "")
+    kept = [file for file in found.files if not _is_body(file.path, file.becomes, folder)]
     layers = [file for file in kept if is_weights(file.path)]
     dtype = onnx_files.stored(graph[0].path)
     elements = {dtype: sum(file.size for file in graph) // STORED_BYTES[dtype]}

@@ -15,6 +15,7 @@ from generator.description import Description, Sibling
 from generator.handlers import Handlers
 from generator.hub import Hub
 from generator.layout import Layout
+from generator.selection import File
 from generator.snapshot import Snapshot
 from generator.templates.inference.checkpoint import IncompleteModel
 from generator.templates.inference.graphs import compute
@@ -151,6 +152,30 @@ async def test_an_onnx_file_does_not_take_the_place_of_a_routers_transformers(
     monkeypatch.setattr("generator.onnx_reading.read_commit", read_commit)
     with pytest.raises(ModelRefused, match="2 transformers, and an ONNX file is one"):
         await onnx_reading.read_model(Hub("http://hub.invalid"), described, "model.onnx")
+
+
+async def test_an_onnx_file_takes_the_place_of_a_transformer_in_a_folder_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    laid_out = Layout(
+        "sentence-transformers",
+        ("0_Transformer", "1_Dense"),
+        classes={"0_Transformer": "Transformer", "1_Dense": "Dense"},
+    )
+    graph = Sibling(rfilename="model.onnx", size=4_000, blobId="b" * 40)
+    described = Description(id="acme/frog", sha="c" * 40, siblings=[graph])
+    paths = [f"{folder}/model.safetensors" for folder in laid_out.folders]
+    files = tuple(File(path, 400, None, "b" * 40) for path in paths)
+    found = Snapshot(described, files, frozenset(), {"model_type": "bert"}, None, laid_out)
+
+    async def read_commit(*_: Any) -> Snapshot:
+        return found
+
+    monkeypatch.setattr("generator.onnx_reading.read_commit", read_commit)
+    read = await onnx_reading.read_model(Hub("http://hub.invalid"), described, "model.onnx")
+    assert [file.path for file in read.files] == ["1_Dense/model.safetensors", "model.onnx"]
+    assert read.weights is not None
+    assert read.weights.elements == {"F32": 1_100}
 
 
 class Node:
