@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -61,6 +62,7 @@ class Client:
         self.key = ""
         self.token = ""
         self.slot: Slot | None = None
+        self.gap: datetime | None = None  # from which it was last told to subscribe again
         self.models: set[str] = set()
         self.closed = False
         self.requests = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)

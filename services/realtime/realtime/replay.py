@@ -1,7 +1,7 @@
 """The replay of missed updates from the database."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from weakref import WeakValueDictionary
 
@@ -16,6 +16,7 @@ from common.contracts.history import (
     HistoryRequest,
     MetricUpdate,
     Moments,
+    Position,
     RecallRequest,
     arrival_of,
 )
@@ -40,6 +41,9 @@ MAX_CONCURRENT_PER_ACCOUNT, MAX_CONCURRENT = 2, 64
 REPLAY_READ_TIMEOUT_S = 60.0
 # Rounds in which a replay reads updates that arrived meanwhile, if they are more than can be held.
 MAX_ROUNDS = 3
+
+# Whether a client has a sample, by its arrival, its time and its metric.
+Received = Callable[[int, datetime, str], bool]
 
 
 class Replay:
@@ -82,14 +86,14 @@ class Replay:
         )
         try:
             async with turn, self._free, asyncio.timeout(REPLAY_READ_TIMEOUT_S):
-                cursor, complete = await self._send(
+                cursor, begin, complete = await self._send(
                     client, subscriber, seen, topic, since, with_cursor
                 )
                 for _ in range(MAX_ROUNDS):
                     if not subscriber.overflowed:
                         break
                     topic.hold(subscriber)
-                    cursor, rest = await self._send(
+                    cursor, _, rest = await self._send(
                         client, subscriber, seen, topic, cursor, with_cursor
                     )
                     complete = complete and rest
@@ -99,7 +103,7 @@ class Replay:
                 " from the last one received",
                 retry_after=1,
             ) from None
-        subscriber.replayed = dict(cursor.places)
+        subscriber.replayed, subscriber.replayed_from = dict(cursor.places), begin
         subscriber.cursor = cursor if with_cursor and not subscriber.lost else None
         return topic.release(client, subscriber, seen) and complete
 
@@ -111,8 +115,11 @@ class Replay:
         topic: Topic,
         since: datetime | Cursor,
         with_cursor: bool,
-    ) -> tuple[Cursor, bool]:
-        """Send the updates after `since`; return the position reached and whether all were sent."""
+    ) -> tuple[Cursor, Position, bool]:
+        """Send the updates after `since`; return the positions reached and begun at, and if all.
+
+        Those that the client received before, on this connection, only advance the position.
+        """
         metrics = sorted(subscriber.metrics) if subscriber.metrics else None
         history = await self._history(topic.model, since, metrics)
         place = history.position
@@ -120,7 +127,7 @@ class Replay:
             since if isinstance(since, Cursor) else Cursor(place.floor, place.alerted, place.places)
         )
         alerts, whole = await self._alerts(topic.model, cursor)
-        delivered = topic.delivered(subscriber)
+        received = _received(client, subscriber, topic, since)
 
         def send(moment: Moment) -> None:
             cursor.advance(moment.arrival, moment.at)
@@ -132,16 +139,16 @@ class Replay:
                 update = moment.update.with_cursor(cursor.text) if with_cursor else moment.update
                 client.deliver_guaranteed(update, model_topic(topic.model))
 
-        async for moment in self._samples(topic.model, history.moments, metrics, delivered):
+        async for moment in self._samples(topic.model, history.moments, metrics, received):
             while alerts and _arrival(alerts[0]) <= moment.arrival:
                 send(Moment(updates.alert(alerts[0]), alert=alerts.pop(0)))
             await client.has_room()
             if client.closed:
-                return cursor, False
+                return cursor, place, False
             send(moment)
         for news in alerts:
             send(Moment(updates.alert(news), alert=news))
-        return cursor, whole and history.complete
+        return cursor, place, whole and history.complete
 
     async def start(self, topic: Topic, client: Client, seen: SeenAlerts) -> None:
         """Create the cursor of a new subscriber, to whom all stored updates count as received.
@@ -183,16 +190,16 @@ class Replay:
         model: str,
         moments: Moments,
         metrics: list[str] | None,
-        delivered: set[tuple[datetime, str]],
+        received: Received,
     ) -> AsyncIterator[Moment]:
-        """Yield samples by arrival; those that were already delivered have no update."""
+        """Yield samples by arrival; those that were already received have no update."""
         done = 0
         while done < len(moments):
             part = moments.part(done, done + BATCH_MOMENTS)
             request = RecallRequest(model_id=model, moments=part, metrics=metrics)
             recalled = await self.bus.call(RECALL, request)
             for body in recalled.updates:
-                yield _moment(body, delivered)
+                yield _moment(body, received)
             done += max(recalled.count, 1)
 
     async def _alerts(self, model: str, cursor: Cursor) -> tuple[list[AlertEvent], bool]:
@@ -209,9 +216,24 @@ class Replay:
         return sorted(events, key=_arrival), False
 
 
-def _moment(body: MetricUpdate, delivered: set[tuple[datetime, str]]) -> Moment:
+def _received(
+    client: Client, subscriber: Subscriber, topic: Topic, since: datetime | Cursor
+) -> Received:
+    delivered = topic.delivered(subscriber)
+    after_gap = client.gap is not None and since == client.gap
+
+    def received(arrival: int, at: datetime, metric: str) -> bool:
+        if (at, metric) in delivered:
+            return True
+        constant = subscriber.constant is None or metric in subscriber.constant
+        return constant and subscriber.was_replayed(arrival, to_us(at), after_gap=after_gap)
+
+    return received
+
+
+def _moment(body: MetricUpdate, received: Received) -> Moment:
     time = parse_time(body.timestamp)
-    metrics = {k: v for k, v in body.metrics.items() if (time, k) not in delivered}
+    metrics = {k: v for k, v in body.metrics.items() if not received(body.arrival, time, k)}
     new = body.model_copy(update={"metrics": metrics})
     update = updates.metric_update(new) if metrics else None
     return Moment(update, body.arrival, to_us(time))

@@ -157,6 +157,7 @@ class Sockets:
         notice = Update("gap", {"since": since.isoformat().replace("+00:00", "Z")})
         for client in self.clients.values():
             if client.account:
+                client.gap = since
                 # Updates that wait carry cursors from before the gap, so they go first.
                 client.deliver_guaranteed(notice, None)
         self.keys.check_soon()

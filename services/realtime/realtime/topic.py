@@ -10,8 +10,8 @@ from typing import Protocol
 from nats.aio.subscription import Subscription
 
 from common.contracts.alerts import AlertEvent
-from common.contracts.history import MetricUpdate
-from common.contracts.timestamps import to_us
+from common.contracts.history import MetricUpdate, Position
+from common.contracts.timestamps import MAX_TIME_US, to_us
 from realtime import update as updates
 from realtime.cursor import Cursor
 from realtime.update import Update, model_topic
@@ -78,6 +78,7 @@ class Subscriber:
         constant: the metrics it has wanted all the time; None: all.
         cursor: its position, sent with every update; None: it did not ask for one.
         replayed: per writer, the last place of its replay, which the bus may still bring.
+        replayed_from: the position after which that replay began; None: there was none.
         since: the topic's count of events when its gapless stretch began.
         until: the count when it was held.
         held: what arrived during its replay; None: no replay is running.
@@ -86,13 +87,15 @@ class Subscriber:
     """
 
     __slots__ = (
-        "constant", "cursor", "held", "lost", "metrics", "overflowed", "replayed", "since", "until",
+        "constant", "cursor", "held", "lost", "metrics", "overflowed", "replayed",
+        "replayed_from", "since", "until",
     )  # fmt: skip
 
     def __init__(self, metrics: frozenset[str] | None, since: int) -> None:
         self.metrics = self.constant = metrics
         self.cursor: Cursor | None = None
         self.replayed: dict[int, tuple[int, int]] = {}
+        self.replayed_from: Position | None = None
         self.since = self.until = since
         self.held: list[Moment] | None = None
         self.overflowed = self.lost = False
@@ -105,6 +108,19 @@ class Subscriber:
         else:
             self.constant &= metrics
         self.metrics = metrics
+
+    def was_replayed(self, arrival: int, at: int, *, after_gap: bool) -> bool:
+        """Whether its last replay sent a sample.
+
+        After a gap, those before that replay count as well: the client had them, or did not want
+        them, when it subscribed.
+        """
+        writer, place = arrival & 255, (arrival, at)
+        if self.replayed_from is None or place > self.replayed.get(writer, (0, 0)):
+            return False
+        places = {begin & 255: (begin, moment) for begin, moment in self.replayed_from.places}
+        floor = (self.replayed_from.floor, MAX_TIME_US)
+        return after_gap or place > places.get(writer, floor)
 
     def hold(self, moment: Moment) -> None:
         if self.held is None or self.overflowed:

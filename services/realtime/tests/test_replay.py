@@ -68,6 +68,20 @@ async def test_a_repeated_subscription_repeats_no_update(others, watch):
     assert sorted(await everything(watcher, 4)) == [1, 2, 3, 4]
 
 
+async def test_a_replay_repeats_no_update_of_an_earlier_replay(others, watch):
+    since = await others.record("m5b", "m", tell=False, n0=0)
+    for number in (1, 2):
+        await others.record("m5b", "m", tell=False, **{f"n{number}": 0})
+    watcher = await watch("m5b/key")
+    await watcher.subscribe("m", since=since)
+    await others.record("m5b", "m", tell=False, n3=0)  # lost on the way
+    await watcher.subscribe("m", since=since)
+    assert await everything(watcher, 3) == [1, 2, 3]
+    # What came before the first replay was not sent yet.
+    await watcher.subscribe("m", since="2020-01-01T00:00:00Z")
+    assert await everything(watcher, 0) == [1, 2, 3, 0]
+
+
 async def test_thousands_of_missed_updates_are_all_delivered(others, watch):
     since = await others.record("m4", "m", tell=False, n0=0)
     for number in range(1, 3500):
