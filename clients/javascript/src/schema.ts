@@ -4764,7 +4764,7 @@ export interface operations {
                      *           "resource_recommendations": [
                      *             "Measure again with at least 110 `iterations`: with 8 the mean is known to within 37 % only.",
                      *             "Measure again while nothing else runs on the machine. (neighbours: other processes kept 1.9 cores busy on a machine of 2)",
-                     *             "Give it at least 477 MiB of memory for batch size 2: 398 MiB was the peak, and a fifth is headroom."
+                     *             "Give it at least 477 MiB of memory for batch size 2: the peak was 398 MiB, plus a fifth as headroom."
                      *           ],
                      *           "picks": {
                      *             "latency": {
@@ -5015,7 +5015,7 @@ export interface operations {
                      *           "resource_recommendations": [
                      *             "Measure again with at least 110 `iterations`: with 8 the mean is known to within 37 % only.",
                      *             "Measure again while nothing else runs on the machine. (neighbours: other processes kept 1.9 cores busy on a machine of 2)",
-                     *             "Give it at least 477 MiB of memory for batch size 2: 398 MiB was the peak, and a fifth is headroom."
+                     *             "Give it at least 477 MiB of memory for batch size 2: the peak was 398 MiB, plus a fifth as headroom."
                      *           ],
                      *           "picks": {
                      *             "latency": {
@@ -5284,7 +5284,7 @@ export interface operations {
                      *           "resource_recommendations": [
                      *             "Measure again with at least 110 `iterations`: with 8 the mean is known to within 37 % only.",
                      *             "Measure again while nothing else runs on the machine. (neighbours: other processes kept 1.9 cores busy on a machine of 2)",
-                     *             "Give it at least 477 MiB of memory for batch size 2: 398 MiB was the peak, and a fifth is headroom."
+                     *             "Give it at least 477 MiB of memory for batch size 2: the peak was 398 MiB, plus a fifth as headroom."
                      *           ],
                      *           "picks": {
                      *             "latency": {
@@ -5547,7 +5547,7 @@ export interface operations {
                      *           "resource_recommendations": [
                      *             "Measure again with at least 110 `iterations`: with 8 the mean is known to within 37 % only.",
                      *             "Measure again while nothing else runs on the machine. (neighbours: other processes kept 1.9 cores busy on a machine of 2)",
-                     *             "Give it at least 477 MiB of memory for batch size 2: 398 MiB was the peak, and a fifth is headroom."
+                     *             "Give it at least 477 MiB of memory for batch size 2: the peak was 398 MiB, plus a fifth as headroom."
                      *           ],
                      *           "picks": {
                      *             "latency": {
