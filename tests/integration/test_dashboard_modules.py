@@ -85,7 +85,7 @@ def test_an_error_in_an_option_is_shown_beside_its_field_until_corrected(
     [
         ("lilypad/tiny-gated", "Ask for access"),
         ("lilypad/tiny-malicious-pickle", "safetensors"),
-        ("http://169.254.169.254/", "only models on https://huggingface.co are served"),
+        ("http://169.254.169.254/", "models on https://huggingface.co are served"),
     ],
 )
 def test_a_refused_module_shows_advice(person: Person, model: str, help: str) -> None:
