@@ -30,7 +30,6 @@ from generator import (
     measured,
     onnx_models,
     refusals,
-    relatives,
     rendering,
     resources,
     validation,
@@ -41,6 +40,7 @@ from generator.hub import Hub
 from generator.manifest import Manifest
 from generator.measured import Measurements
 from generator.onnx_reading import is_onnx
+from generator.relatives import Relatives
 from generator.settings import Settings
 from generator.shared import SharedSnapshots
 from generator.snapshots import Recent, Snapshots
@@ -60,6 +60,7 @@ class Handlers:
         shared: SharedSnapshots | None = None,
     ) -> None:
         self.snapshots = Snapshots(hub, shared, open_models=settings.shared_models)
+        self.relatives = Relatives(hub, self.snapshots.clock)
         self.access = Access(self.snapshots, bus)
         self.measurements = Measurements(bus)
         self.settings = settings
@@ -82,7 +83,7 @@ class Handlers:
         try:
             return await self._generate(request, where)
         except ModelRefused as error:
-            raise await relatives.add(self.snapshots.hub, where.id, error) from None
+            raise await self.relatives.add(where.id, error) from None
 
     async def _generate(self, request: GenerateRequest, where: Address) -> Module:
         snapshot, age, read_by = await adapters.read(self.access, where)

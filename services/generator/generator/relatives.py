@@ -5,6 +5,8 @@ only their files say is not considered.
 """
 
 import asyncio
+import math
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError, WrapValidator
@@ -13,6 +15,7 @@ from common.errors import ModelRefused, ServiceError
 from generator.description import Name, if_sensible
 from generator.hub import Hub
 from generator.licenses import NON_COMMERCIAL
+from generator.snapshots import Recent
 from models import packing
 from models.origins import NATIVE
 from models.tables import architectures
@@ -27,6 +30,9 @@ HELPED = frozenset(
 # How long a refusal waits for them, and how many it names.
 LIST_TIMEOUT_S = 3.0
 MAX_NAMED = 3
+# Refused models that are kept with their relatives, and for how long.
+MAX_KEPT = 512
+KEPT_S = 3600.0
 # Tags of the Hub on models whose safetensors are no model that transformers loads by itself.
 OTHERS = frozenset(("gguf", "lora", "mlx", "onnx"))
 
@@ -48,23 +54,37 @@ class Relative(BaseModel):
     config: Annotated[Config | None, WrapValidator(if_sensible)] = None
 
 
-async def add(hub: Hub, id: str, error: ModelRefused) -> ModelRefused:
-    """Name the models made from a refused one in its refusal, if the Hub lists any."""
-    if error.details.get("reason") not in HELPED:
-        return error
-    try:
-        async with asyncio.timeout(LIST_TIMEOUT_S):
-            listed = await hub.made_from(id)
-    except (ServiceError, TimeoutError):
-        return error
-    served = [one for one in filter(None, map(_served, listed)) if one != id][:MAX_NAMED]
-    if not served:
-        return error
-    shown = ", ".join(f"`{one}`" for one in served)
-    which = "a model" if len(served) == 1 else "models"
-    return ModelRefused(
-        f"{error.message}; or {which} made from it: {shown}", **error.details, made_from_it=served
-    )
+class Relatives:
+    """The models made from refused ones, cached: a refusal that is cached asks the Hub nothing."""
+
+    def __init__(self, hub: Hub, clock: Callable[[], float]) -> None:
+        self.hub = hub
+        self.clock = clock
+        # By id: the served ones, and when they were listed.
+        self._kept: Recent[str, tuple[list[str], float]] = Recent(MAX_KEPT)
+
+    async def add(self, id: str, error: ModelRefused) -> ModelRefused:
+        """Name the models made from a refused one in its refusal, if the Hub lists any."""
+        if error.details.get("reason") not in HELPED:
+            return error
+        served, since = self._kept.use(id) or ([], -math.inf)
+        if self.clock() - since > KEPT_S:
+            served = await self._served(id)
+            self._kept.keep(id, (served, self.clock()))
+        if not served:
+            return error
+        shown = ", ".join(f"`{one}`" for one in served)
+        which = "a model" if len(served) == 1 else "models"
+        message = f"{error.message}; or {which} made from it: {shown}"
+        return ModelRefused(message, **error.details, made_from_it=served)
+
+    async def _served(self, id: str) -> list[str]:
+        try:
+            async with asyncio.timeout(LIST_TIMEOUT_S):
+                listed = await self.hub.made_from(id)
+        except (ServiceError, TimeoutError):  # also kept, so that a slow Hub is not asked again
+            return []
+        return [one for one in filter(None, map(_served, listed)) if one != id][:MAX_NAMED]
 
 
 def _served(entry: dict[str, Any]) -> str | None:
