@@ -366,6 +366,8 @@ def test_an_unsupported_pipeline_is_refused_and_named_only_if_the_library_has_it
         {"tensors": ("encoder.layer.0.attention.self.query.q_weight",)},
         {"tensors": ("encoder.layer.0.attention.self.query.weight._data",)},
         {"tensors": ("encoder.layer.0.attention.self.query.trellis",)},
+        {"tensors": ("encoder.layer.0.attention.self.query.Qidxs",)},
+        {"tensors": ("encoder.layer.0.attention.self.query.W_q",)},
         {"names": ("quanto_qmap.json",)},
     ],
 )
