@@ -1839,7 +1839,7 @@ export interface components {
             size: number;
             /**
              * Unit
-             * @description Unit of `size`; null for metrics of the caller's own.
+             * @description Unit of `size`; null for a metric of the caller's own without one.
              */
             unit: string | null;
             /**
@@ -3546,7 +3546,7 @@ export interface components {
             exact: boolean;
             /**
              * Unit
-             * @description Unit of the figures; null for metrics of the caller's own.
+             * @description Unit of the figures; null for a metric of the caller's own without one.
              */
             unit: string | null;
         };

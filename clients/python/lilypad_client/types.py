@@ -167,7 +167,7 @@ class Finding(Result):
     size: float
     """Change of the level, in `unit`."""
     unit: str | None
-    """Unit of `size`; null for metrics of the caller's own."""
+    """Unit of `size`; null for a metric of the caller's own without one."""
     confidence: float
     """1 minus the chance that noise alone shows such a change in the window."""
 
@@ -700,7 +700,7 @@ class Statistics(Result):
     exact: bool
     """Whether p95 is exact, else within 1 %."""
     unit: str | None
-    """Unit of the figures; null for metrics of the caller's own."""
+    """Unit of the figures; null for a metric of the caller's own without one."""
 
 
 class StorageUse(Result):

@@ -49,7 +49,7 @@ class Statistics(Message):
     count: int = Field(description="Samples in the window.")
     exact: bool = Field(description="Whether p95 is exact, else within 1 %.")
     unit: str | None = Field(
-        description="Unit of the figures; null for metrics of the caller's own."
+        description="Unit of the figures; null for a metric of the caller's own without one."
     )
 
 
@@ -75,7 +75,9 @@ class Finding(Message):
     begin: datetime = Field(description="Time at which it began.")
     end: datetime | None = Field(description="Null while it lasts.")
     size: float = Field(description="Change of the level, in `unit`.")
-    unit: str | None = Field(description="Unit of `size`; null for metrics of the caller's own.")
+    unit: str | None = Field(
+        description="Unit of `size`; null for a metric of the caller's own without one."
+    )
     confidence: float = Field(
         description="1 minus the chance that noise alone shows such a change in the window."
     )
