@@ -321,7 +321,7 @@ def _listed(content: bytes) -> list[dict[str, Any]]:
         listed = orjson.loads(content)
     except orjson.JSONDecodeError:
         listed = []
-    models = [model for model in listed if isinstance(model, dict)]
+    models = [model for model in listed if isinstance(model, dict)] if type(listed) is list else []
     return [one for one in models if isinstance(one.get("id"), str) and ID.fullmatch(one["id"])]
 
 

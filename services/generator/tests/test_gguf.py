@@ -223,6 +223,8 @@ def handlers_of(content: bytes, size: int, name: str = "m-Q4_K_M.gguf", **fields
     }
 
     def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/api/models":
+            return fake_hub.respond(b"7")  # no list of models: nothing is named
         if request.url.path.startswith("/api/models/"):
             return fake_hub.respond(json.dumps(document).encode())
         begin, end = map(int, re.findall(r"[0-9]+", request.headers["range"]))
