@@ -1,6 +1,7 @@
 """A stand-in for the gateway in tests of the edge, which echoes each request.
 
 `/readyz` answers 200 until a POST to `/unready`; `/slow/<seconds>` waits;
+`/v1/api/refused/<status>` has that status;
 `/die` ends the process while the request is under way. To the edge it says
 that `Authorization: ACCOUNT` is an account's, and that a request without it is not admitted.
 """
@@ -35,6 +36,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     else:
         served.append(f"{scope['method']} {path}")
         await _do(path)
+        if "/refused/" in path:
+            status = int(path.rpartition("/")[2])
     answer = {
         "pid": os.getpid(),
         "path": scope["raw_path"].decode(),
@@ -44,6 +47,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     }
     content = json.dumps(answer).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+    headers += [(name, value) for name, value in scope["headers"] if name == b"x-request-id"]
     if path.startswith("/admit/") and account:
         headers.append((b"x-lilypad-account", account))
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -1,6 +1,7 @@
 """Operation of an edge: certificates, observation, restarts."""
 
 import http.client
+import json
 import os
 import re
 import ssl
@@ -234,3 +235,28 @@ def test_the_page_for_an_unavailable_service_has_hsts_over_tls(tmp_path: Path) -
         connection.close()
     assert (answer.status, answer.headers["content-type"]) == (503, "text/html; charset=utf-8")
     assert answer.headers["strict-transport-security"] == "max-age=63072000; includeSubDomains"
+
+
+def logged(edge: Stack, request: str) -> str:
+    """Return the line of the edge's log about a request, as soon as it is there."""
+    while True:
+        for line in edge.processes["envoy"].log.read_text().splitlines():
+            if request in line:
+                return line
+        time.sleep(0.1)
+
+
+def test_the_edge_logs_requests_that_failed_or_were_refused(edge: Stack) -> None:
+    get(edge.port, "/socket.io/?token=secret", "X-Request-Id: of-the-edge")
+    line = logged(edge, "of-the-edge")
+    record = json.loads(line)
+    assert (record["status"], record["path"], record["service"]) == (503, "/socket.io/", "edge")
+    assert "secret" not in line
+    get(edge.port, "/v1/api/models", "X-Request-Id: of-success")
+    for status in (400, 404, 500):
+        get(edge.port, f"/v1/api/refused/{status}", f"X-Request-Id: refused-{status}")
+        record = json.loads(logged(edge, f"refused-{status}"))
+        assert (record["status"], record["method"]) == (status, "GET")
+        assert record["event"] == "via_upstream"
+        assert record["durationMs"] >= 0
+    assert "of-success" not in edge.processes["envoy"].log.read_text()
