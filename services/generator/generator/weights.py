@@ -59,7 +59,8 @@ MAX_DTYPES, MAX_ELEMENTS = 32, 2**50
 # DeepSeek's, Quanto's, EXL3's.
 PACKED = (
     *(".weight._data", ".weight._scale", ".q_weight", ".q_scale", ".trellis"),
-    *(".Qidxs", ".W_q", ".codes"),  # QuIP#, HQQ, AQLM
+    *(".Qidxs", ".SU", ".SV", ".W_q", ".codes"),  # QuIP#, HQQ, AQLM
+    *(".suh", ".svh", ".weight_bits"),  # EXL3's signs; the bits of a packed weight
     *(".qweight", ".qzeros", ".g_idx", ".absmax", ".quant_map", ".SCB", ".weight_packed"),
     *(".weight_scale", ".weight_scale_inv", ".scales"),
 )

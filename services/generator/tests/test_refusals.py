@@ -368,6 +368,9 @@ def test_an_unsupported_pipeline_is_refused_and_named_only_if_the_library_has_it
         {"tensors": ("encoder.layer.0.attention.self.query.trellis",)},
         {"tensors": ("encoder.layer.0.attention.self.query.Qidxs",)},
         {"tensors": ("encoder.layer.0.attention.self.query.W_q",)},
+        {"tensors": ("encoder.layer.0.attention.self.query.suh",)},
+        {"tensors": ("encoder.layer.0.attention.self.query.SV",)},
+        {"tensors": ("encoder.layer.0.attention.self.query.weight_bits",)},
         {"names": ("quanto_qmap.json",)},
     ],
 )
