@@ -98,7 +98,7 @@ def _check_embeddings(
             "incomplete",
             COMPLETE_FILES,
         )
-    size = _size(kind, config, "vocab_size") if body["rows"] else None
+    size = size_of(kind, config, "vocab_size") if body["rows"] else None
     for name in found:
         if len(body["reads"]) > 1 and "decoder." in name:
             continue  # which may have a vocabulary of its own (Marian)
@@ -113,7 +113,7 @@ def _check_embeddings(
 
 def _check_padding(kind: str, config: dict[str, Any]) -> None:
     """Refuse a model that its library does not load, since no row is there for the padding."""
-    size, pad = _size(kind, config, "vocab_size"), number(config, "pad_token_id")
+    size, pad = size_of(kind, config, "vocab_size"), number(config, "pad_token_id")
     if kind not in UNPADDED and size and pad and pad >= size:
         raise refuse(
             f"config.json names {pad} as the model's pad_token_id, and {counted(size, 'token')} "
@@ -145,7 +145,7 @@ def check_added_tokens(snapshot: Snapshot) -> list[Check]:
 def _check_layers(
     kind: str, config: dict[str, Any], weights: Weights, body: dict[str, Any]
 ) -> None:
-    count = _size(kind, config, "num_hidden_layers")
+    count = size_of(kind, config, "num_hidden_layers")
     if "layers" not in body or not count or not weights.layers:
         return
     places = (body["layers"], f"{body['prefix']}.{body['layers']}")
@@ -179,7 +179,7 @@ def _are_tied(kind: str, config: dict[str, Any]) -> bool:
     return config.get("tie_word_embeddings", usual) is not False
 
 
-def _size(kind: str, config: dict[str, Any], name: str) -> int | None:
+def size_of(kind: str, config: dict[str, Any], name: str) -> int | None:
     """Return a size from a config, by the architecture's own name for it or the usual one."""
     own = table()["configs"].get(kind, {}).get("names", {}).get(name, name)
     return number(config, own, name)

@@ -31,10 +31,11 @@ PARTS = re.compile(
 )
 # The largest models are in 40 files.
 MAX_SPLITS = 64
-NAMES = (
+RULE = (
     "the names of GGUF files must have letters, digits, dots, hyphens and underscores only, and "
-    f"end in {ENDING}: the repository's have not"
+    f"end in {ENDING}"
 )
+NAMES = f"{RULE}: the repository's have not"
 # Files that a message lists.
 MAX_SHOWN = 12
 
@@ -51,7 +52,7 @@ def choose(description: Description, named: str | None) -> tuple[Sibling, ...]:
     firsts = [path for path in usable if not PARTS.search(_last(path))]
     odd = any(path.lower().endswith(ENDING) and not _is_named_well(path) for path in siblings)
     if named is not None and named not in usable:
-        raise _unknown(firsts or usable, odd)
+        raise _unknown(named, siblings, firsts or usable, odd)
     if named is None and not firsts:
         if odd:
             raise refuse(NAMES, "incomplete", "a repository that has them under such names")
@@ -139,8 +140,17 @@ def _last(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _unknown(firsts: Sequence[str], odd: bool) -> InvalidRequest:
-    if not firsts and odd:
+def _unknown(
+    named: str, siblings: Container[str], firsts: Sequence[str], odd: bool
+) -> InvalidRequest:
+    if not named.lower().endswith(ENDING) and not firsts:
+        fault = (
+            "the option selects a GGUF or an ONNX file, whose name ends in .gguf or .onnx; leave "
+            "the option out"
+        )
+    elif named in siblings and named.lower().endswith(ENDING) and not _is_named_well(named):
+        fault = f"{RULE}: that of {named} has not"
+    elif not firsts and odd:
         fault = NAMES
     elif not firsts:
         fault = "the repository has no GGUF files; leave the option out"

@@ -16,6 +16,7 @@ from generator.weights import MAX_POINTER_BYTES, Weights, check_pointer
 from models.dtypes import STORED_BYTES
 
 SENTENCES = "sentence-transformers"
+OWN = "the model's own weights, without options.file"
 
 
 def is_onnx(read: Snapshot) -> bool:
@@ -28,25 +29,37 @@ async def read_model(hub: Hub, description: Description, named: str | None) -> S
     Raises as `gguf_reading.read_model` does, and ModelRefused for a file that cannot take the place
     of all transformers.
     """
-    if named is not None and named.endswith(onnx_files.ENDING):
+    if named is not None and onnx_files.is_named(named):
+        files = onnx_files.choose(description, named)
         found = await read_commit(hub, description)
+        _check_place(found)
     else:
-        found, named = await gguf_reading.read_model(hub, description, named), None
+        found = await gguf_reading.read_model(hub, description, named)
         if not _needs_graph(found):
             return found
-    files = onnx_files.choose(description, named)
+        files, named = onnx_files.choose(description, None), None
     if not files or not found.config:  # its config says what the graph computes
         return replace(found, weights=None)
-    if (count := len(found.layout.transformers)) > 1:
-        raise refuse(
-            f"the model has {count} transformers, and an ONNX file is one",
-            "library",
-            "the model's own weights, without options.file",
-        )
     graph = [file_of(one) for one in files]
-    for file in (one for one in graph if one.size <= MAX_POINTER_BYTES):
+    for file in (one for one in graph if 0 < one.size <= MAX_POINTER_BYTES):
         check_pointer(await hub.part(description.id, description.sha, file.path, 0, file.size))
-    return _with_graph(found, graph)
+    return _with_graph(found, graph, named)
+
+
+def _check_place(found: Snapshot) -> None:
+    """Raise ModelRefused unless a named ONNX file can take the place of all transformers."""
+    own = "the model that the ONNX file was made from" if found.weights is None else OWN
+    count = len(found.layout.transformers)
+    if count > 1:
+        raise refuse(f"the model has {count} transformers, and an ONNX file is one", "library", OWN)
+    if found.layout.library == SENTENCES and not count:
+        raise refuse(
+            "the model has no transformer, whose place an ONNX file could take", "library", own
+        )
+    if found.weights is not None and not found.config:
+        raise refuse(
+            "the model has no config.json, which says what an ONNX file computes", "config", own
+        )
 
 
 def _needs_graph(found: Snapshot) -> bool:
@@ -67,7 +80,7 @@ def _is_body(path: str, becomes: str | None = None, folder: str = "") -> bool:
     )
 
 
-def _with_graph(found: Snapshot, graph: list[File]) -> Snapshot:
+def _with_graph(found: Snapshot, graph: list[File], named: str | None) -> Snapshot:
     folder = next(iter(found.layout.transformers), "")
     kept = [file for file in found.files if not _is_body(file.path, file.becomes, folder)]
     layers = [file for file in kept if is_weights(file.path)]
@@ -80,7 +93,10 @@ def _with_graph(found: Snapshot, graph: list[File]) -> Snapshot:
         files=tuple(sorted([*kept, *graph], key=lambda file: file.path)),
         # The settings of quantized files are transformers.js's or optimum's own.
         kinds=found.kinds - {"quantized"},
-        config={**found.config, "onnx": {"file": graph[0].path, "dtype": dtype}},
+        config={
+            **found.config,
+            "onnx": {"file": graph[0].path, "dtype": dtype, "named": named is not None},
+        },
         weights=Weights(
             dict(sorted(elements.items())), sum(f.size for f in (*graph, *layers)), None
         ),

@@ -19,6 +19,7 @@ from generator.selection import File
 from generator.snapshot import Snapshot
 from generator.templates.inference.checkpoint import IncompleteModel
 from generator.templates.inference.graphs import compute
+from generator.weights import Weights
 from hub.testing import RunningHub
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -235,3 +236,117 @@ async def test_a_pointer_of_git_lfs_in_place_of_an_onnx_file_is_named(
     listed = [{"rfilename": name, "size": len(pointer), "blobId": fake_hub.BLOB} for name in names]
     with pytest.raises(ModelRefused, match="Git LFS pointer"):
         await fake_hub.handlers(siblings=listed).generate(GenerateRequest(model_url="acme/frog"))
+
+
+DISTILBERT = {
+    "model_type": "distilbert",
+    "architectures": ["DistilBertForSequenceClassification"],
+}
+
+
+def listed(size: int, *names: str) -> list[dict[str, Any]]:
+    """Return a repository's files: an ONNX file of this size, its configs and these others."""
+    others = ("config.json", "tokenizer.json", *names)
+    return [
+        {"rfilename": "onnx/model.onnx", "size": size, "blobId": fake_hub.BLOB},
+        *({"rfilename": name, "size": 2, "blobId": fake_hub.BLOB} for name in others),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "config", "message"),
+    [
+        (0, {}, r"onnx/model\.onnx is empty"),
+        (400, {}, "too small for the 2 layers"),
+        (50_000_000, {"num_hidden_layers": 3_000_000}, "too small for the 3,000,000 layers"),
+        (2**30, {"hidden_size": 768, "num_hidden_layers": 9_000}, "too small for the 9,000 layers"),
+        (50_000_000, DISTILBERT | {"n_layers": 3_000_000}, "too small for the 3,000,000 layers"),
+    ],
+)
+async def test_an_onnx_file_without_room_for_the_layers_of_its_config_is_refused(
+    size: int, config: dict[str, Any], message: str
+) -> None:
+    handlers = fake_hub.handlers(config, siblings=listed(size))
+    with pytest.raises(ModelRefused, match=message) as caught:
+        await handlers.generate(GenerateRequest(model_url="acme/frog"))
+    assert caught.value.details["reason"] == "incomplete"
+
+
+async def test_an_onnx_file_with_room_for_the_layers_of_its_config_is_served() -> None:
+    config = {"hidden_size": 768, "num_hidden_layers": 12}
+    handlers = fake_hub.handlers(config, siblings=listed(44_000_000))
+    assert (await handlers.generate(GenerateRequest(model_url="acme/frog"))).model.parameters
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("onnx/model.onnx_data", r"the numbers of an ONNX file; name onnx/model\.onnx$"),
+        ("onnx/model.onnx_data_1", r"the numbers of an ONNX file; name onnx/model\.onnx$"),
+        ("BIG.ONNX", r"names of ONNX files must .* end in \.onnx: that of BIG\.ONNX has not"),
+        ("BIG.GGUF", r"names of GGUF files must .* end in \.gguf: that of BIG\.GGUF has not"),
+        ("a/b/c/d/e.onnx", r"be at most 3 folders deep .*: that of a/b/c/d/e\.onnx has not"),
+        ("ABSENT.ONNX", r"no such ONNX file; it has onnx/model\.onnx$"),
+        ("ABSENT.GGUF", r"names of GGUF files must .* the repository's have not"),
+        ("model.safetensors", r"selects a GGUF or an ONNX file, .*leave the option out"),
+        ("absent.bin", r"selects a GGUF or an ONNX file, .*leave the option out"),
+    ],
+)
+async def test_the_option_file_explains_why_it_does_not_select_a_file(
+    file: str, message: str
+) -> None:
+    names = ("onnx/model.onnx_data", "onnx/model.onnx_data_1", "BIG.ONNX", "BIG.GGUF")
+    handlers = fake_hub.handlers(
+        siblings=listed(400_000, *names, "a/b/c/d/e.onnx", "model.safetensors")
+    )
+    request = GenerateRequest(model_url="acme/frog", options=GenerateOptions(file=file))
+    with pytest.raises(InvalidRequest, match=message):
+        await handlers.generate(request)
+
+
+@pytest.mark.parametrize(
+    ("laid_out", "config", "message", "reason"),
+    [
+        (
+            Layout("sentence-transformers", ("",), classes={"": "StaticEmbedding"}),
+            {},
+            "no transformer, whose place an ONNX file could take",
+            "library",
+        ),
+        (Layout(), {}, "no config.json, which says what an ONNX file computes", "config"),
+    ],
+)
+async def test_an_onnx_file_that_nothing_explains_is_not_called_the_only_weights(
+    laid_out: Layout,
+    config: dict[str, Any],
+    message: str,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = Sibling(rfilename="model.onnx", size=4_000, blobId="b" * 40)
+    described = Description(id="acme/frog", sha="c" * 40, siblings=[graph])
+    own = Weights({"F32": 100}, 400, None)
+    found = Snapshot(described, (), frozenset(("safetensors",)), config, own, laid_out)
+
+    async def read_commit(*_: Any) -> Snapshot:
+        return found
+
+    monkeypatch.setattr("generator.onnx_reading.read_commit", read_commit)
+    with pytest.raises(ModelRefused, match=message) as caught:
+        await onnx_reading.read_model(Hub("http://hub.invalid"), described, "model.onnx")
+    assert caught.value.details["reason"] == reason
+    assert caught.value.message.endswith("the model's own weights, without options.file")
+
+
+async def test_an_onnx_file_named_beside_other_weights_is_not_called_the_only_weights() -> None:
+    handlers = fake_hub.handlers(
+        {"architectures": ["BertForMaskedLM"]},
+        pipeline_tag="fill-mask",
+        siblings=listed(400_000, "pytorch_model.bin"),
+    )
+    request = GenerateRequest(
+        model_url="acme/frog", options=GenerateOptions(file="onnx/model.onnx")
+    )
+    with pytest.raises(ModelRefused, match="modules for fill-mask do not run ONNX files") as caught:
+        await handlers.generate(request)
+    assert caught.value.message.endswith("the model's own weights, without options.file")
