@@ -104,7 +104,12 @@ class Replay:
                 retry_after=1,
             ) from None
         subscriber.replayed, subscriber.replayed_from = dict(cursor.places), begin
-        subscriber.cursor = cursor if with_cursor and not subscriber.lost else None
+        if with_cursor and subscriber.lost:
+            complete = complete and not subscriber.overflowed
+            subscriber.cursor = None
+            topic.wait(client, subscriber, seen)
+            return complete
+        subscriber.cursor = cursor if with_cursor else None
         return topic.release(client, subscriber, seen) and complete
 
     async def _send(
@@ -167,7 +172,11 @@ class Replay:
         except ServiceError as error:
             log.info("cursor starts without history", error=error.message)
         finally:
-            topic.release(client, subscriber, seen)
+            if subscriber.lost:
+                subscriber.cursor = None
+                topic.wait(client, subscriber, seen)
+            else:
+                topic.release(client, subscriber, seen)
 
     async def _history(
         self, model: str, since: datetime | Cursor, metrics: list[str] | None

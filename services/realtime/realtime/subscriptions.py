@@ -45,6 +45,8 @@ class Subscriptions:
         metrics = frozenset(request.metrics) if request.metrics else None
         with_cursor = request.cursor or isinstance(request.since, Cursor)
         hold = with_cursor or request.since is not None
+        if request.since is None:
+            self.topics.resume(account, model, client)  # no replay follows
         topic = await self.topics.join(account, model, client, metrics, hold=hold)
         if client.closed or client.account != account:
             self.topics.leave(account, model, client)

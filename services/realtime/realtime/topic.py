@@ -22,6 +22,8 @@ MAX_RECENT = 1024
 # Max moments held back from a client during a replay, which reads any further ones from the
 # database.
 MAX_HELD = 1024
+# How long a client that was told of a gap may take to subscribe again.
+RESUBSCRIBE_TIMEOUT_S = 10.0
 
 
 class Receiver(Protocol):
@@ -70,6 +72,19 @@ class SeenAlerts:
         return True
 
 
+@dataclass(slots=True)
+class Wait:
+    """The wait of a client that was told of a gap, until it subscribes again.
+
+    Attributes:
+        timer: ends it.
+        seen: the alerts that the client has.
+    """
+
+    timer: asyncio.TimerHandle
+    seen: SeenAlerts
+
+
 class Subscriber:
     """A client's subscription to one model.
 
@@ -81,14 +96,15 @@ class Subscriber:
         replayed_from: the position after which that replay began; None: there was none.
         since: the topic's count of events when its gapless stretch began.
         until: the count when it was held.
-        held: what arrived during its replay; None: no replay is running.
+        held: what arrived during its replay, or since a gap; None: nothing is held back.
         overflowed: more arrived than is held.
+        wait: its wait to subscribe again after a gap; None: it does not wait.
         lost: an event was lost since it subscribed; no cursor may claim that it was received.
     """
 
     __slots__ = (
         "constant", "cursor", "held", "lost", "metrics", "overflowed", "replayed",
-        "replayed_from", "since", "until",
+        "replayed_from", "since", "until", "wait",
     )  # fmt: skip
 
     def __init__(self, metrics: frozenset[str] | None, since: int) -> None:
@@ -99,6 +115,7 @@ class Subscriber:
         self.since = self.until = since
         self.held: list[Moment] | None = None
         self.overflowed = self.lost = False
+        self.wait: Wait | None = None
 
     def change(self, metrics: frozenset[str] | None) -> None:
         """Change the selected metrics from now on."""
@@ -121,6 +138,11 @@ class Subscriber:
         places = {begin & 255: (begin, moment) for begin, moment in self.replayed_from.places}
         floor = (self.replayed_from.floor, MAX_TIME_US)
         return after_gap or place > places.get(writer, floor)
+
+    def stop_waiting(self) -> None:
+        if self.wait is not None:
+            self.wait.timer.cancel()
+            self.wait = None
 
     def hold(self, moment: Moment) -> None:
         if self.held is None or self.overflowed:
@@ -168,16 +190,52 @@ class Topic:
         moment = Moment(updates.metric_update(body), body.arrival, to_us(at))
         now_s = time.monotonic()
         for client, subscriber in self.subscribers.items():
-            if subscriber.held is not None:
-                subscriber.hold(moment)
-            elif (update := subscriber.take(moment)) is not None:
+            if subscriber.held is not None and self._holds(client, subscriber, moment):
+                continue
+            if (update := subscriber.take(moment)) is not None:
                 client.deliver(update, now_s)
 
     def hold(self, subscriber: Subscriber) -> None:
-        """Hold events back until `release`, and forget an earlier overflow."""
+        """Hold events back until `release`, and forget an earlier wait or overflow."""
+        subscriber.stop_waiting()
         if subscriber.held is None:
             subscriber.held, subscriber.until = [], self.count
         subscriber.overflowed = False
+
+    def wait(self, client: Receiver, subscriber: Subscriber, seen: SeenAlerts) -> None:
+        """Hold events back until the client, told of a gap, subscribes again with a position.
+
+        Without a cursor, they would come again if its connection broke before that. A client that
+        ignores gaps gets them after a while, or when there are too many.
+        """
+        if self.subscribers.get(client) is not subscriber:
+            return  # the subscriber has left
+        self.hold(subscriber)
+        timer = asyncio.get_running_loop().call_later(
+            RESUBSCRIBE_TIMEOUT_S, self.resume, client, subscriber
+        )
+        subscriber.wait = Wait(timer, seen)
+
+    def resume(self, client: Receiver, subscriber: Subscriber) -> None:
+        """End a wait; deliver what was held like new events, so that newer ones may replace it."""
+        wait = subscriber.wait
+        if wait is None:
+            return
+        subscriber.stop_waiting()
+        held, subscriber.held = subscriber.held or [], None
+        now_s = time.monotonic()
+        for moment in held:
+            if moment.alert is not None:
+                self.send_alert(client, wait.seen, moment)
+            elif (update := subscriber.take(moment)) is not None:
+                client.deliver(update, now_s)
+
+    def _holds(self, client: Receiver, subscriber: Subscriber, moment: Moment) -> bool:
+        """Hold an event back, unless nothing is held back or a wait ends; return whether it was."""
+        if subscriber.wait is not None and len(subscriber.held or ()) >= MAX_HELD:
+            self.resume(client, subscriber)
+        subscriber.hold(moment)
+        return subscriber.held is not None
 
     def release(self, client: Receiver, subscriber: Subscriber, seen: SeenAlerts) -> bool:
         """Deliver the held updates that were not replayed; return whether none was dropped."""
@@ -192,10 +250,18 @@ class Topic:
                 client.deliver_guaranteed(update, model_topic(self.model))
         return complete
 
-    def give_up(self, client: Receiver, seen: SeenAlerts) -> None:
-        """Unsubscribe a client whose replay failed; its held alerts are still delivered."""
+    def give_up(self, client: Receiver, seen: SeenAlerts | None) -> None:
+        """Unsubscribe a client, also one whose replay failed.
+
+        Its held alerts are delivered, unless it has left the account (`seen` is None).
+        """
         subscriber = self.subscribers.pop(client, None)
-        for moment in (subscriber.held or []) if subscriber else []:
+        if subscriber is None:
+            return
+        subscriber.stop_waiting()
+        if seen is None:
+            return
+        for moment in subscriber.held or []:
             if moment.alert is not None and moment.update and seen.add(moment.alert):
                 client.deliver_guaranteed(moment.update)
 
@@ -204,9 +270,7 @@ class Topic:
         assert moment.alert is not None
         assert moment.update is not None
         subscriber = self.subscribers[client]
-        if subscriber.held is not None:
-            subscriber.hold(moment)
-        elif seen.add(moment.alert):
+        if not self._holds(client, subscriber, moment) and seen.add(moment.alert):
             update, behind = moment.update, ""
             if subscriber.cursor is not None:
                 # Its cursor covers the updates that wait, so it must not overtake them.

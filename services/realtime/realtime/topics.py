@@ -127,16 +127,36 @@ class Topics:
         return topic
 
     def lose(self) -> None:
-        """Drop every cursor, since lost events invalidate them until the clients resubscribe."""
+        """Drop every cursor, since lost events invalidate them until the clients resubscribe.
+
+        New events wait for the clients that had one.
+        """
         for topic in self.models.values():
-            for subscriber in topic.subscribers.values():
+            for client, subscriber in topic.subscribers.items():
+                had_cursor = subscriber.cursor is not None
                 subscriber.cursor, subscriber.lost = None, True
+                seen = self._seen(topic.account, client)
+                # A replay that is running holds them already, and waits when it ends.
+                if had_cursor and subscriber.held is None and seen is not None:
+                    topic.wait(client, subscriber, seen)
+
+    def resume(self, account: str, model: str, client: Receiver) -> None:
+        """Deliver what waits for a client's subscription to a model, if it waits."""
+        topic = self.models.get((account, model))
+        if topic is not None and (subscriber := topic.subscribers.get(client)) is not None:
+            topic.resume(client, subscriber)
+
+    def _seen(self, account: str, client: Receiver) -> SeenAlerts | None:
+        """Return the alerts that a client has; None if it has left the account."""
+        entry = self.accounts.get(account)
+        return entry.clients.get(client) if entry is not None else None
 
     def leave(self, account: str, model: str, client: Receiver) -> bool:
         """Unsubscribe a client; return whether it was subscribed."""
         topic = self.models.get((account, model))
-        if topic is None or topic.subscribers.pop(client, None) is None:
+        if topic is None or client not in topic.subscribers:
             return False
+        topic.give_up(client, self._seen(account, client))
         self.remove_unused(topic)
         return True
 

@@ -105,6 +105,31 @@ async def test_after_the_bus_crashes_or_loses_its_store_every_update_arrives_onc
     assert not any(follower.watcher.disconnected.is_set() for follower in followers)
 
 
+async def test_a_connection_that_breaks_between_a_gap_and_its_replay_gets_nothing_twice(
+    broken, new_watcher
+):
+    stack, others, _ = broken
+    host, port = stack.addresses["realtime"][0]
+    url = f"http://{host}:{port}"
+    stays = await new_watcher("f/key", url).connect()
+    breaks = await new_watcher("f/key", url).connect()
+    await stays.subscribe("m")
+    cursor = (await breaks.subscribe("m", cursor=True))["cursor"]
+    os.kill(stack.processes["nats"].pid, signal.SIGKILL)
+    for watcher in (stays, breaks):
+        await watcher.wait_for("gap")
+    await others.record("f", "m", n1=0)
+    await others.alert("f", "m", "slow")
+    await stays.wait_for("metric_update")
+    await stays.wait_for("alert")
+    await asyncio.sleep(0.2)  # until it has what was sent to it
+    await breaks.close()
+    again = await new_watcher("f/key", url).connect()
+    await again.subscribe("m", since=cursor)
+    received = [*breaks.received, *again.received]
+    assert [event for event, _ in received] == ["gap", "metric_update", "alert"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 async def test_clients_of_a_replica_that_ends_reconnect_and_miss_nothing(broken, number):
     stack, others, follow = broken

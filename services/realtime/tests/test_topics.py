@@ -6,16 +6,17 @@ from typing import Any
 import pytest
 
 from common.context import Context, current
-from common.contracts.alerts import LIST_ALERTS, Alerts
+from common.contracts.alerts import LIST_ALERTS, AlertEvent, Alerts
 from common.contracts.history import HISTORY, RECALL, History, MetricUpdate, Moments, Recalled
 from common.contracts.timestamps import parse_time, to_us
 from common.errors import Unavailable
 from common.testing import MemoryBus
 from realtime import replay
+from realtime import topic as topic_module
 from realtime.cursor import Cursor
 from realtime.replay import Replay
 from realtime.topic import MAX_HELD, SeenAlerts, Subscriber, Topic
-from realtime.topics import Topics
+from realtime.topics import Account, Topics
 
 START = 800_000_000_000_000
 
@@ -24,6 +25,7 @@ class Slow:
     """A slow client: each time it has room, more updates have arrived."""
 
     closed = False
+    gap = None
 
     def __init__(self, topic: Topic, happen) -> None:
         self.topic = topic
@@ -125,7 +127,7 @@ def past(bus: MemoryBus, *updates: MetricUpdate) -> None:
 def sample(number: int) -> MetricUpdate:
     return MetricUpdate(
         model_id="m",
-        timestamp=f"2026-01-01T00:00:{number:02}Z",
+        timestamp=f"2026-01-01T00:{number // 60:02}:{number % 60:02}Z",
         metrics={f"n{number}": 1.0},
         arrival=(START + number) * 256 + 1,
     )
@@ -159,35 +161,128 @@ async def test_a_client_that_reads_its_replay_too_slowly_delays_no_other(
             assert isinstance(error, Unavailable)
 
 
-@pytest.mark.parametrize("when", ["before", "during the replay"])
-async def test_no_cursor_covers_a_lost_event(when: str) -> None:
+class Waiting(Slow):
+    """A client of an account that follows model m, and records the alerts that it gets too."""
+
+    def __init__(self, bus: Any) -> None:
+        super().__init__(Topic("a", "m"), nothing)
+        self.topics = Topics(bus)
+        self.topics.models["a", "m"] = self.topic
+        self.account = self.topics.accounts["a"] = Account()
+        self.seen = self.account.clients[self] = SeenAlerts()
+        self.replays = Replay(bus)
+        self.alerts: list[str] = []
+        self.topic.subscribers[self] = Subscriber(None, 0)
+
+    async def replay(self, *, with_cursor: bool = True) -> bool:
+        subscriber = self.topic.subscribers[self]
+        subscriber.change(None)
+        self.topic.hold(subscriber)
+        start = Cursor(0, 0, [])
+        return await self.replays.run(
+            self, self.seen, self.topic, since=start, with_cursor=with_cursor
+        )
+
+    async def alert(self, id: str) -> None:
+        news = AlertEvent(
+            id=id, model_id="m", type="slow", message="!", severity="warning", rule_id="r",
+            at=parse_time("2026-01-01T00:00:00Z"),
+        )  # fmt: skip
+        await self.account.publish_alert(news, self.topic)
+
+    def deliver_guaranteed(self, update, after="") -> None:
+        if update.event == "alert":
+            self.alerts.append(update.data["type"])
+        else:
+            super().deliver_guaranteed(update)
+
+
+@pytest.fixture
+def waiting() -> Waiting:
     current.set(Context(account="a"))
     bus: Any = MemoryBus()
-    topics, topic = Topics(bus), Topic("a", "m")
-    topics.models["a", "m"] = topic
     past(bus, sample(1))
+    return Waiting(bus)
 
+
+@pytest.mark.parametrize("when", ["before", "during the replay"])
+async def test_what_arrives_after_a_gap_waits_for_the_replay(waiting: Waiting, when: str) -> None:
     async def lose() -> None:
-        topics.lose()
+        waiting.topics.lose()
 
-    client = Slow(topic, lose if when == "during the replay" else nothing)
-    subscriber = topic.subscribers[client] = Subscriber(None, topic.count)
-
-    async def run() -> None:
-        topic.hold(subscriber)
-        start = Cursor(0, 0, [])
-        await Replay(bus).run(client, SeenAlerts(), topic, since=start, with_cursor=True)
-
-    await run()
+    waiting.happen = lose if when == "during the replay" else nothing
+    assert await waiting.replay()
+    waiting.happen = nothing
     if when == "before":
-        topics.lose()
-    await topic.publish(sample(3))
-    assert client.with_cursor == [True, False]
-    client.happen = nothing
-    subscriber.change(None)
-    await run()
-    await topic.publish(sample(4))
-    assert client.with_cursor == [True, False, True, True]
+        await lose()
+    await waiting.topic.publish(sample(3))
+    await waiting.alert("one")
+    assert (waiting.received, waiting.alerts) == ([1], [])
+    await waiting.replay()
+    await waiting.topic.publish(sample(4))
+    assert (waiting.received, waiting.alerts) == ([1, 3, 4], ["slow"])
+    assert waiting.with_cursor == [True] * 3
+
+
+async def test_a_client_that_ignores_a_gap_gets_what_arrives_later(
+    waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topic_module, "RESUBSCRIBE_TIMEOUT_S", 0.01)
+    await waiting.replay()
+    waiting.topics.lose()
+    await waiting.topic.publish(sample(3))
+    await waiting.alert("one")
+    async with asyncio.timeout(10):
+        while not waiting.alerts:
+            await asyncio.sleep(0.01)
+    await waiting.topic.publish(sample(4))
+    assert waiting.received == [1, 3, 4]
+    assert waiting.with_cursor == [True, False, False]
+
+
+async def test_more_than_can_be_held_after_a_gap_is_delivered_at_once(waiting: Waiting) -> None:
+    await waiting.replay()
+    waiting.topics.lose()
+    numbers = list(range(3, MAX_HELD + 3))
+    for number in numbers:
+        await waiting.topic.publish(sample(number))
+    assert waiting.received == [1]
+    await waiting.alert("one")
+    assert (waiting.received, waiting.alerts) == ([1, *numbers], ["slow"])
+
+
+async def test_a_wait_does_not_end_during_a_replay(
+    waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topic_module, "RESUBSCRIBE_TIMEOUT_S", 0.01)
+    await waiting.replay()
+    waiting.topics.lose()
+    await waiting.topic.publish(sample(3))
+
+    async def linger() -> None:
+        await asyncio.sleep(0.1)
+        assert waiting.received == [1]
+
+    waiting.happen = linger
+    await waiting.replay()
+    assert waiting.received == [1, 3]
+    assert waiting.with_cursor == [True, True]
+
+
+@pytest.mark.parametrize(("whole", "alerts"), [(False, ["slow"]), (True, [])])
+async def test_a_client_that_leaves_after_a_gap_gets_the_alerts_unless_it_left_the_account(
+    waiting: Waiting, monkeypatch: pytest.MonkeyPatch, whole: bool, alerts: list[str]
+) -> None:
+    monkeypatch.setattr(topic_module, "RESUBSCRIBE_TIMEOUT_S", 0.01)
+    await waiting.replay()
+    waiting.topics.lose()
+    await waiting.topic.publish(sample(3))
+    await waiting.alert("one")
+    if whole:
+        waiting.topics.exit("a", waiting)
+    assert waiting.topics.leave("a", "m", waiting)
+    await asyncio.sleep(0.05)
+    assert (waiting.received, waiting.alerts) == ([1], alerts)
 
 
 class Closed:
