@@ -82,6 +82,10 @@ OWN_CODE_HELP = {
 SAVED = "a copy saved by the library itself, which names no code of its author"
 
 
+# The tasks of whole pipelines, and of Kokoro's own library.
+PAINTS, SPEAKS = "text-to-image", "text-to-speech"
+
+
 def another(tag: str | None) -> str:
     """Name the alternative to a model of another library: a model for the same task."""
     return f"{ANOTHER}, such as {POPULAR[tag]}" if tag in POPULAR else ANOTHER

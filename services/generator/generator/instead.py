@@ -1,6 +1,6 @@
 """Refusals of a repository without loadable weights, by the kind of files it has instead."""
 
-from models.origins import another
+from models.origins import SPEAKS, another
 
 ORIGINAL = "the model that it was converted from, with safetensors weights"
 RUN_IT = "run it with its own program, or use a model of transformers for the same task"
@@ -52,7 +52,7 @@ INSTEAD = {
     "kokoro": (
         "the model is for Kokoro's own library (kokoro), which modules do not install",
         "library",
-        another("text-to-speech"),
+        another(SPEAKS),
     ),
     "pickle": (
         "the model has pickled weights only, and loading them can run arbitrary code",

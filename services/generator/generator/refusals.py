@@ -19,7 +19,7 @@ from generator.reasons import refuse
 from generator.recognition import check_library, library_of, named_tag, task_of
 from generator.snapshot import Snapshot
 from models.families import stack_of, with_packing, with_vision
-from models.origins import NATIVE, POPULAR, own_code_help
+from models.origins import NATIVE, PAINTS, POPULAR, own_code_help
 from models.packing import TITLES
 from models.tables import architectures, table
 from models.tasks import LIBRARIES, Task
@@ -104,7 +104,7 @@ def check_weights(snapshot: Snapshot) -> None:
     """Raise ModelRefused unless the repository is a complete model with loadable weights."""
     base = snapshot.description.base
     if part := snapshot.config.get("_class_name"):
-        whole = f"the whole pipeline that it belongs to, such as {POPULAR['text-to-image']}"
+        whole = f"the whole pipeline that it belongs to, such as {POPULAR[PAINTS]}"
         raise refuse(
             f"the repository has only a part of a diffusers pipeline ({_part(str(part))})",
             "incomplete",
